@@ -1,0 +1,1 @@
+"""Recall track: does the model answer, and since when?"""

@@ -1,0 +1,282 @@
+"""`result.json`, version 1: what a run found, and everything needed to trust it.
+
+The JSON Schema is generated from the dataclasses below and shipped as `result.schema.json`;
+one validator serves the command line, CI and the leaderboard.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import types
+import typing
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+
+from factlife.errors import SubmissionError
+
+SCHEMA_VERSION = 1
+SHA256 = "^[0-9a-f]{64}$"
+
+
+def described(doc: str, **rules: Any) -> Any:
+    """A field with its description and further JSON Schema rules."""
+    return field(metadata={"description": doc, **rules})
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How it was measured; two results with one hash may be compared."""
+
+    name: str = described("profile name")
+    version: int = described("profile version", minimum=0)
+    hash: str = described("sha256 over the parameters and data fingerprints", pattern=SHA256)
+    ranked: bool = described("whether the board may rank it")
+    badge: str = described("mark shown beside an unranked result, e.g. demo")
+    params: dict[str, Any] = described("the resolved profile without its execution settings")
+
+
+@dataclass(frozen=True)
+class Model:
+    """What was measured."""
+
+    repo: str = described("Hub repo id or name of the local folder", minLength=1)
+    architecture: str = described("Hugging Face architecture class")
+    parameters: int = described("parameters, tied ones once", minimum=1)
+    dtype: str = described("dtype of the weights while measuring")
+    attention: str = described("attention implementation")
+
+
+@dataclass(frozen=True)
+class Revision:
+    """One checkpoint of the series."""
+
+    revision: str = described("revision name", minLength=1)
+    commit_sha: str | None = described("Hub commit; null for local folders")
+    weights_sha256: list[str] = described("sha256 of each weight file", items_pattern=SHA256)
+    tensor_hash: str | None = described("sha256 over the named tensors")
+    stage: str = described("training stage")
+    step: int | None = described("optimiser step", minimum=0)
+    tokens: int | None = described("cumulative training tokens", minimum=0)
+    tokens_source: str = described(
+        "where tokens come from", enum=["name", "registry", "user", "unknown"]
+    )
+    flags: list[str] = described("what is unusual about it")
+    reason: str | None = described("why it was not measured")
+
+
+@dataclass(frozen=True)
+class Data:
+    """A data set that was used."""
+
+    name: str = described("data set name", minLength=1)
+    revision: str = described("data set version")
+    fingerprint: str = described("sha256 over the content", pattern=SHA256)
+
+
+@dataclass(frozen=True)
+class Env:
+    """Where it was measured."""
+
+    image_digest: str | None = described("digest of the container image, if any")
+    git_sha: str | None = described("commit of the factlife source, if known")
+    dirty: bool | None = described("whether that source had local changes")
+    packages: dict[str, str] = described("versions of the packages that matter")
+    device: str = described("device type and name")
+    seeds: dict[str, int] = described("every seed by purpose")
+    deterministic: bool = described("whether deterministic algorithms were enforced")
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One number with its interval."""
+
+    metric: str = described("name in the registry of standard metrics", minLength=1)
+    scope: str = described("overall, a group, a relation, or a named subset", minLength=1)
+    revision: str = described("revision measured; empty for the whole series")
+    value: float | None = described("the number; null when not measured")
+    ci_low: float | None = described("lower end of the interval")
+    ci_high: float | None = described("upper end of the interval")
+    n: int = described("independent units", minimum=0)
+    unit: str = described("unit of value and interval", minLength=1)
+    direction: str = described("which way is better", enum=["higher", "lower", "neither"])
+    interval_method: str | None = described("how the interval was made")
+    reason: str | None = described("why the value is null")
+
+
+@dataclass(frozen=True)
+class TableDigest:
+    """A table of the run folder."""
+
+    path: str = described("path inside the run folder", minLength=1)
+    sha256: str = described("over the sorted checksum lines of its parts", pattern=SHA256)
+    rows: int = described("number of rows", minimum=0)
+
+
+@dataclass(frozen=True)
+class Integrity:
+    """What was found wrong, and what was left out because of it."""
+
+    duplicates: list[str] = described("revisions with the weights of an earlier one")
+    warnings: list[str] = described("everything a reader should know")
+    exclusions: dict[str, int] = described("rows dropped, by table and reason")
+
+
+@dataclass(frozen=True)
+class Result:
+    """result.json."""
+
+    schema_version: int = described("version of this format", const=SCHEMA_VERSION)
+    benchmark_version: str = described("factlife version", minLength=1)
+    series_name: str = described("name of the series", minLength=1)
+    protocol: Protocol = described("how it was measured")
+    model: Model = described("what was measured")
+    series: list[Revision] = described("revisions in order", minItems=1)
+    data: list[Data] = described("data sets used", minItems=1)
+    env: Env = described("where it was measured")
+    metrics: dict[str, Metric] = described("by `metric` or `metric@scope`", minProperties=1)
+    tables: dict[str, TableDigest] = described("tables of the run folder by name")
+    integrity: Integrity = described("what was found wrong")
+    submitter: str | None = described("who hands it in")
+
+
+def result_schema() -> dict[str, Any]:
+    """The JSON Schema (2020-12) of result.json, generated from the dataclasses."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "factlife result",
+        **_object_schema(Result),
+    }
+
+
+def _object_schema(cls: Any) -> dict[str, Any]:
+    hints = typing.get_type_hints(cls)
+    properties = {}
+    for f in dataclasses.fields(cls):
+        rules = dict(f.metadata)
+        spec = _type_schema(hints[f.name])
+        if items := rules.pop("items_pattern", None):
+            spec["items"]["pattern"] = items
+        properties[f.name] = {**spec, **rules}
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+
+
+_SCALARS = {str: "string", int: "integer", float: "number", bool: "boolean"}
+
+
+def _type_schema(hint: Any) -> dict[str, Any]:
+    if dataclasses.is_dataclass(hint):
+        return _object_schema(hint)
+    if hint in _SCALARS:
+        return {"type": _SCALARS[hint]}
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin is types.UnionType:
+        inner = next(a for a in args if a is not type(None))
+        return {"type": [_SCALARS[inner], "null"]}
+    if origin is list:
+        return {"type": "array", "items": _type_schema(args[0])}
+    if origin is dict:
+        values = {} if args[1] is Any else _type_schema(args[1])
+        return {"type": "object", "additionalProperties": values}
+    raise TypeError(f"no JSON Schema for {hint}")
+
+
+# ---- validation ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is wrong with a result, where, and how to mend it."""
+
+    file: str
+    pointer: str
+    what: str
+    mend: str
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.pointer or '/'}: {self.what}; {self.mend}"
+
+
+_MEND = {
+    "required": "add it, or write the file with `factlife score RUN`",
+    "additionalProperties": "remove it",
+    "type": "write a value of that type",
+    "const": "write the file with this factlife version",
+    "enum": "write one of these values",
+    "pattern": "write 64 lower-case hex digits",
+}
+
+
+def problems(value: Any, file: str) -> list[Problem]:
+    """Everything that is wrong with a parsed result.json, in document order."""
+    validator = jsonschema.Draft202012Validator(result_schema())
+    found = [
+        Problem(file, _pointer(e.absolute_path), e.message, _MEND.get(str(e.validator), "mend it"))
+        for e in sorted(validator.iter_errors(value), key=lambda e: list(map(str, e.absolute_path)))
+    ]
+    return found or list(_inconsistencies(value, file))
+
+
+def _pointer(path: typing.Iterable[str | int]) -> str:
+    return "".join("/" + str(p).replace("~", "~0").replace("/", "~1") for p in path)
+
+
+def _inconsistencies(result: dict[str, Any], file: str) -> Iterator[Problem]:
+    """Rules that JSON Schema cannot say."""
+    revisions = {r["revision"] for r in result["series"]}
+    for name, m in result["metrics"].items():
+        at = _pointer(["metrics", name])
+        bounds = [m["value"], m["ci_low"], m["ci_high"]]
+        if any(b is not None and not math.isfinite(b) for b in bounds):
+            yield Problem(file, at, "not a finite number", "write null and a reason")
+        elif m["value"] is None and not m["reason"]:
+            yield Problem(file, at, "value is null without a reason", "say why in `reason`")
+        elif m["value"] is not None and None in bounds:
+            yield Problem(file, at, "a value without an interval", "give ci_low and ci_high")
+        elif m["value"] is not None and not m["ci_low"] <= m["ci_high"]:
+            yield Problem(file, at, "ci_low is above ci_high", "swap or mend them")
+        if m["revision"] and m["revision"] not in revisions:
+            yield Problem(
+                file, at, f"revision {m['revision']!r} is not in series", "name one that is"
+            )
+        expected = metric_key(m["metric"], m["scope"])
+        if name != expected:
+            yield Problem(file, at, "key is not its metric and scope", f"name it {expected!r}")
+
+
+def metric_key(metric: str, scope: str) -> str:
+    """Key of a metric inside result.json: the scope is left out when it is `overall`."""
+    return metric if scope == "overall" else f"{metric}@{scope}"
+
+
+def load_result(path: Path) -> dict[str, Any]:
+    """Read and validate a result.json.
+
+    Raises:
+        SubmissionError: not readable, not JSON, or not to the format; the message names the
+            first problem and counts the rest.
+    """
+    try:
+        value = json.loads(path.read_text("utf-8"), parse_constant=_refuse_constant)
+    except (OSError, ValueError) as error:
+        raise SubmissionError(
+            f"{path}: / : not readable as JSON ({error}); write it anew"
+        ) from error
+    if found := problems(value, str(path)):
+        more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+        raise SubmissionError(f"{found[0]}{more}")
+    return typing.cast(dict[str, Any], value)
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is not JSON")

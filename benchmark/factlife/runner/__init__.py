@@ -1,0 +1,1 @@
+"""Plan, run, resume, score: from a series to a finished run folder."""

@@ -1,0 +1,90 @@
+"""The demo: train the reference series, run every track on it, write report and board."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from factlife.config import load_profile
+from factlife.hub import build_board
+from factlife.runner.progress import Progress
+from factlife.runner.run import Options, Outcome, run
+from factlife.runner.score import RESULT, score_and_report
+from factlife.series.local import open_series
+from factlife.training.reference import train_reference_series
+
+# Seconds on 2 CPU cores after installation (design, section 6).
+BUDGET = {"training": 90, "recall": 20, "report and board": 20}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of the demo and what it took."""
+
+    name: str
+    budget: float
+    seconds: float
+    detail: str
+
+
+@dataclass(frozen=True)
+class Demo:
+    """What the demo made."""
+
+    stages: tuple[Stage, ...]
+    outcome: Outcome
+    result: dict[str, Any]
+    report: Path
+    board: Path
+
+
+def demo(out: Path, *, arch: str, seed: int, command: str, progress: Progress) -> Demo:
+    """Train, measure, score, report; a killed demo goes on by the same call.
+
+    Raises:
+        UsageError: unknown `arch`, or `out` holds a demo with other settings.
+        PartialError: the disk refused a write.
+    """
+    clock = _Clock()
+    folder = train_reference_series(
+        out / "series", arch=arch, seed=seed, progress=_training_progress(progress)
+    )
+    progress.finish()
+    series = open_series(str(folder))
+    clock.lap("training", f"{len(series.revisions)} checkpoints of {series.name}")
+    options = Options(command=command)
+    outcome = run(series, load_profile("demo"), out, options, progress)
+    done, kept = len(outcome.measured), len(outcome.reused)
+    clock.lap("recall", f"{done} checkpoints measured, {kept} kept from before")
+    result = score_and_report(out)
+    board = build_board([out / RESULT], out / "leaderboard")
+    clock.lap("report and board", f"{len(result['metrics'])} metrics")
+    return Demo(tuple(clock.stages), outcome, result, out / "report.html", board)
+
+
+class _Clock:
+    """Wall-clock time of each stage."""
+
+    def __init__(self) -> None:
+        self.stages: list[Stage] = []
+        self._last = time.monotonic()
+
+    def lap(self, name: str, detail: str) -> None:
+        now = time.monotonic()
+        self.stages.append(Stage(name, BUDGET[name], now - self._last, detail))
+        self._last = now
+
+
+def _training_progress(progress: Progress) -> Any:
+    started = False
+
+    def on_step(state: Any) -> None:
+        nonlocal started
+        if not started:
+            progress.start("training", state.total_steps, "steps")
+            started = True
+        progress.advance(state.step, f"loss {state.loss:.2f}")
+
+    return on_step

@@ -1,0 +1,137 @@
+"""What a run would do and cost, before it does anything. Reads configs and headers only."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from factlife.config import Profile
+from factlife.corpora.fact_probes import FactProbes, load_fact_probes
+from factlife.recall.measure import prepare
+from factlife.runner.run import Options, protocol_hash
+from factlife.series.integrity import tensor_entries, weight_files
+from factlife.series.loading import check_config, load_tokenizer, pick_device
+from factlife.series.local import Revision, Series
+from factlife.series.select import select
+
+
+@dataclass(frozen=True)
+class PlannedRevision:
+    """One revision of the plan.
+
+    Attributes:
+        bytes: size of its weight files.
+        finished: whether the run folder already holds its parts (weights not compared).
+    """
+
+    revision: str
+    stage: str
+    step: int | None
+    tokens: int | None
+    bytes: int
+    parameters: int
+    finished: bool
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A plan.
+
+    Attributes:
+        prompts: sentences scored a checkpoint; `prompt_tokens` their tokens.
+        seconds: rough estimate for what is not finished: 2 x parameters x tokens FLOPs a
+            checkpoint at a quarter of the speed of a matrix product measured just now, plus
+            reading the weights twice at 1 GB/s.
+    """
+
+    series: str
+    profile: str
+    protocol_hash: str
+    out: str
+    device: str
+    available: int
+    revisions: tuple[PlannedRevision, ...]
+    prompts: int
+    prompt_tokens: int
+    seconds: float
+
+
+def plan(series: Series, profile: Profile, out: Path, options: Options) -> Plan:
+    """Say what `run` would measure, what is there already, and about how long it takes.
+
+    Raises:
+        UsageError: a series that cannot be measured.
+        IntegrityError: weights whose header is damaged.
+    """
+    device = pick_device(profile.execution.device)
+    probes = load_fact_probes()
+    chosen = [r for r in select(series.revisions, profile.selection)]
+    for r in chosen:
+        check_config(r.path, trust_remote_code=options.trust_remote_code)
+    revisions = tuple(_planned(r, out, options) for r in chosen if r.name not in options.exclude)
+    tokenizer = load_tokenizer(chosen[-1].path, trust_remote_code=options.trust_remote_code)
+    prompts, tokens = _prompts(tokenizer, probes, profile)
+    return Plan(
+        series=series.name,
+        profile=profile.name,
+        protocol_hash=protocol_hash(profile, probes),
+        out=str(out),
+        device=str(device),
+        available=len(series.revisions),
+        revisions=revisions,
+        prompts=prompts,
+        prompt_tokens=tokens,
+        seconds=_seconds(revisions, tokens, device),
+    )
+
+
+def _planned(r: Revision, out: Path, options: Options) -> PlannedRevision:
+    files = weight_files(r.path, allow_pickle=options.allow_pickle)
+    parameters = sum(_parameters(f) for f in files)
+    stage, step = r.partition["stage"], r.partition["step"]
+    part = out / "tables" / "checkpoints" / f"stage={stage}" / f"step={step}" / "part.parquet"
+    size = sum(f.stat().st_size for f in files)
+    return PlannedRevision(r.name, r.stage, r.step, r.tokens, size, parameters, part.is_file())
+
+
+def _parameters(file: Path) -> int:
+    if file.suffix != ".safetensors":
+        return file.stat().st_size // 4
+    return sum(math.prod(info["shape"]) for _, info, _ in tensor_entries(file))
+
+
+def _prompts(tokenizer: Any, probes: FactProbes, profile: Profile) -> tuple[int, int]:
+    """Sentences, and the tokens that run through the model: shared prompts once, tails each."""
+    prepared = prepare(tokenizer, probes, profile, None)
+    tokens = sum(len(i.encoded.ids) for i in prepared.recall)
+    tokens += sum(
+        i.encoded.n_answer + profile.recall.extra_new_tokens for i in prepared.recall if i.generate
+    )
+    for group in prepared.candidates:
+        tokens += group[0].encoded.answer[0] + sum(i.encoded.n_answer for i in group)
+    return len(prepared.recall) + sum(len(g) for g in prepared.candidates), tokens
+
+
+def _seconds(
+    revisions: tuple[PlannedRevision, ...], tokens: int, device: torch.device
+) -> float:
+    speed = _matmul_speed(device)
+    open_ = [r for r in revisions if not r.finished]
+    compute = sum(2 * r.parameters * tokens / (0.25 * speed) for r in open_)
+    return compute + sum(2 * r.bytes / 1e9 for r in open_)
+
+
+def _matmul_speed(device: torch.device, size: int = 512) -> float:
+    """FLOP/s of a square matrix product on this device, best of five."""
+    a = torch.ones(size, size, device=device)
+    best = math.inf
+    for _ in range(5):
+        start = time.perf_counter()
+        (a @ a).sum().item()
+        best = min(best, time.perf_counter() - start)
+    return 2 * size**3 / best

@@ -1,0 +1,120 @@
+"""Tables -> scores -> result.json -> report. No model and no torch."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+import factlife
+from factlife.config import Intervals
+from factlife.errors import IntegrityError, UsageError
+from factlife.report import write_report
+from factlife.result import SCHEMA_VERSION, metric_key, problems
+from factlife.scores import score_rows
+from factlife.store import RunStore, write_json
+
+RESULT = "result.json"
+INPUTS = ("checkpoints", "recall", "candidates")
+
+
+def score_run(root: Path) -> dict[str, Any]:
+    """Compute `scores` and result.json of a run folder anew from its tables.
+
+    Raises:
+        UsageError: no run folder, or nothing measured in it.
+        IntegrityError: a damaged table.
+    """
+    store = RunStore.existing(root)
+    manifest = store.manifest()
+    with RunStore.writer(root, manifest):
+        tables = {name: store.read(name) for name in INPUTS}
+        if not any(r is None for r in tables["checkpoints"]["reason"].to_pylist()):
+            raise UsageError(f"{root} holds no measured checkpoint: run `factlife run` first")
+        rows = score_rows(
+            tables,
+            intervals=Intervals(**manifest["protocol"]["params"]["intervals"]),
+            chance=manifest["chance"],
+            subsets=manifest["subsets"],
+        )
+        store.write_part("scores", rows)
+        result = _result(store, manifest, tables, rows)
+        if found := problems(result, RESULT):
+            raise IntegrityError(f"factlife wrote a result that breaks its own format: {found[0]}")
+        write_json(root / RESULT, result)
+    return result
+
+
+def score_and_report(root: Path) -> dict[str, Any]:
+    """`score_run`, then the report."""
+    result = score_run(root)
+    write_report(RunStore.existing(root))
+    return result
+
+
+def _result(
+    store: RunStore,
+    manifest: dict[str, Any],
+    tables: dict[str, pa.Table],
+    rows: list[dict[str, Any]],
+) -> dict[str, Any]:
+    revisions = sorted(tables["checkpoints"].to_pylist(), key=lambda r: r["position"])
+    measured = [r for r in revisions if not r["reason"]]
+    last = measured[-1]
+    names = [*INPUTS, "scores"]
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "benchmark_version": factlife.__version__,
+        "series_name": manifest["series"]["name"],
+        "protocol": manifest["protocol"],
+        "model": {
+            "repo": last["repo"],
+            "architecture": last["architecture"],
+            "parameters": last["n_parameters"],
+            "dtype": last["dtype"],
+            "attention": last["attention"],
+        },
+        "series": [_revision(r) for r in revisions],
+        "data": manifest["data"],
+        "env": manifest["env"],
+        "metrics": _metrics(rows, last["revision"]),
+        "tables": {name: store.digest(name) for name in names},
+        "integrity": {
+            "duplicates": [r["revision"] for r in revisions if r["duplicate_of"]],
+            "warnings": [
+                *manifest["series"]["warnings"],
+                *(f"{r['revision']}: {r['reason']}" for r in revisions if r["reason"]),
+                *(f"{r['revision']}: {flag}" for r in revisions for flag in r["flags"]),
+            ],
+            "exclusions": _exclusions(tables),
+        },
+        "submitter": None,
+    }
+
+
+_REVISION_KEYS = (
+    "revision", "commit_sha", "weights_sha256", "tensor_hash", "stage", "step", "tokens",
+    "tokens_source", "flags", "reason",
+)  # fmt: skip
+
+
+def _revision(row: dict[str, Any]) -> dict[str, Any]:
+    return {k: row[k] for k in _REVISION_KEYS}
+
+
+def _metrics(rows: list[dict[str, Any]], last: str) -> dict[str, Any]:
+    """Every metric at the last checkpoint and over the series, by metric and scope."""
+    return {
+        metric_key(r["metric"], r["scope"]): r for r in rows if r["revision"] in ("", last)
+    }
+
+
+def _exclusions(tables: dict[str, pa.Table]) -> dict[str, int]:
+    counts: Counter[str] = Counter()
+    for name in ("recall", "candidates"):
+        reasons = tables[name]["reason"].drop_null().to_pylist()
+        counts.update(f"{name}: {reason}" for reason in reasons)
+    return dict(sorted(counts.items()))
+

@@ -1,0 +1,266 @@
+"""The contract between rooms: every table's columns, and `result.json`.
+
+Tables are tidy and keyed. Null means "not measured"; a row that was dropped stays,
+with its reason. Log-probabilities are natural logarithms (nats), stored as a sum and a
+token count. A change of columns raises the table's version, and `docs/tables.md` says
+how to migrate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from factlife.errors import IntegrityError
+
+VERSION_KEY = b"factlife.schema_version"
+TABLE_KEY = b"factlife.table"
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: its Arrow type, what it holds, its unit, and whether null is allowed."""
+
+    name: str
+    type: pa.DataType
+    doc: str
+    unit: str = ""
+    nullable: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table of the run folder.
+
+    Attributes:
+        name: folder name under `tables/`.
+        version: raised by one at every change of columns.
+        key: columns that are unique together.
+        partitions: columns that are also folder names (`stage=…/step=…`), outermost first.
+        grain: what one row stands for.
+    """
+
+    name: str
+    version: int
+    grain: str
+    key: tuple[str, ...]
+    columns: tuple[Column, ...]
+    partitions: tuple[str, ...] = ()
+
+    @cached_property
+    def arrow(self) -> pa.Schema:
+        """The Arrow schema, with column docs, units and the version as metadata."""
+        fields = [
+            pa.field(
+                c.name,
+                c.type,
+                nullable=c.nullable,
+                metadata={b"doc": c.doc.encode(), b"unit": c.unit.encode()},
+            )
+            for c in self.columns
+        ]
+        return pa.schema(
+            fields,
+            metadata={TABLE_KEY: self.name.encode(), VERSION_KEY: str(self.version).encode()},
+        )
+
+    def from_rows(self, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+        """Turn dict rows into a checked Arrow table; absent keys become null.
+
+        Raises:
+            IntegrityError: an unknown column, a null where none may be, NaN, or a repeated key.
+        """
+        known = {c.name for c in self.columns}
+        for row in rows:
+            if extra := set(row) - known:
+                raise IntegrityError(
+                    f"table {self.name}: unknown column {sorted(extra)[0]!r}; "
+                    f"its columns are {', '.join(c.name for c in self.columns)}"
+                )
+        arrays = [pa.array([r.get(c.name) for r in rows], type=c.type) for c in self.columns]
+        return self.check(pa.Table.from_arrays(arrays, schema=self.arrow))
+
+    def check(self, table: pa.Table) -> pa.Table:
+        """Return `table` unchanged if it holds to this contract.
+
+        Raises:
+            IntegrityError: wrong columns or types, null in a required column, NaN or infinity
+                anywhere, or two rows with one key.
+        """
+        if not table.schema.equals(self.arrow, check_metadata=False):
+            raise IntegrityError(
+                f"table {self.name}: columns are {table.schema.names} with types "
+                f"{[str(t) for t in table.schema.types]}, expected version {self.version}: "
+                f"{self.arrow.names} with {[str(t) for t in self.arrow.types]}"
+            )
+        for column in self.columns:
+            values = table[column.name]
+            if not column.nullable and values.null_count:
+                raise IntegrityError(
+                    f"table {self.name}: {values.null_count} nulls in required column {column.name}"
+                )
+            if pa.types.is_floating(column.type) and not _all_finite(values):
+                raise IntegrityError(
+                    f"table {self.name}: NaN or infinity in column {column.name}; "
+                    "write null and a reason for what could not be measured"
+                )
+        if table.num_rows != table.group_by(list(self.key)).aggregate([]).num_rows:
+            raise IntegrityError(f"table {self.name}: two rows share one key {self.key}")
+        return table
+
+
+def _all_finite(values: pa.ChunkedArray) -> bool:
+    finite = pc.all(pc.is_finite(values), skip_nulls=True).as_py()
+    return finite is not False
+
+
+_STAGE = Column("stage", pa.string(), "training stage, `main` where the series has only one")
+_STEP = Column("step", pa.int64(), "optimiser step of the revision", "steps", nullable=True)
+_REVISION = Column("revision", pa.string(), "revision name inside the series")
+_REASON = Column("reason", pa.string(), "why the row holds no measurement", nullable=True)
+_LOGPROB = Column(
+    "logprob_sum_nats",
+    pa.float64(),
+    "summed log-probability of the answer's tokens, teacher-forced",
+    "nats",
+    nullable=True,
+)
+_N_TOKENS = Column("n_tokens", pa.int32(), "tokens of the answer", "tokens", nullable=True)
+
+CHECKPOINTS = Table(
+    name="checkpoints",
+    version=1,
+    grain="one revision of the series",
+    key=("revision",),
+    partitions=("stage", "step"),
+    columns=(
+        Column("series", pa.string(), "name of the series"),
+        _REVISION,
+        Column("position", pa.int32(), "place in the series, from 0"),
+        Column("repo", pa.string(), "Hub repo id or folder name that holds the revision"),
+        _STAGE,
+        _STEP,
+        Column("tokens", pa.int64(), "cumulative training tokens", "tokens", nullable=True),
+        Column("tokens_source", pa.string(), "name, registry, user or unknown"),
+        Column("commit_sha", pa.string(), "Hub commit the revision was pinned to", nullable=True),
+        Column("weights_sha256", pa.list_(pa.string()), "sha256 of each weight file, by name"),
+        Column(
+            "tensor_hash",
+            pa.string(),
+            "sha256 over the named tensors, whatever the files they came in",
+            nullable=True,
+        ),
+        Column("architecture", pa.string(), "Hugging Face architecture class", nullable=True),
+        Column("n_parameters", pa.int64(), "parameters, tied ones once", "count", nullable=True),
+        Column("dtype", pa.string(), "dtype the model was measured in", nullable=True),
+        Column("attention", pa.string(), "attention implementation measured with", nullable=True),
+        Column("flags", pa.list_(pa.string()), "what is unusual about this revision"),
+        Column("duplicate_of", pa.string(), "earlier revision with equal weights", nullable=True),
+        _REASON,
+    ),
+)
+
+RECALL = Table(
+    name="recall",
+    version=1,
+    grain="checkpoint x fact x template",
+    key=("revision", "fact_id", "template_id"),
+    partitions=("stage", "step"),
+    columns=(
+        _REVISION,
+        _STAGE,
+        _STEP,
+        Column("fact_id", pa.string(), "fact of the fact-probes data set"),
+        Column("template_id", pa.string(), "template the prompt was made from"),
+        Column("template_role", pa.string(), "source or extra"),
+        Column("relation", pa.string(), "relation of the fact"),
+        Column("group", pa.string(), "LOC or NAME"),
+        Column(
+            "rank",
+            pa.int32(),
+            "vocabulary entries scored above the first answer token at the position before it",
+            "0 = top",
+            nullable=True,
+        ),
+        _LOGPROB,
+        _N_TOKENS,
+        Column(
+            "whole_answer",
+            pa.bool_(),
+            "every answer token is the argmax under teacher forcing",
+            nullable=True,
+        ),
+        Column("generation", pa.string(), "greedy continuation of the prompt", nullable=True),
+        Column(
+            "exact_match",
+            pa.bool_(),
+            "the normalised generation starts with the answer or an alias",
+            nullable=True,
+        ),
+        _REASON,
+    ),
+)
+
+CANDIDATES = Table(
+    name="candidates",
+    version=1,
+    grain="checkpoint x relation x subject x candidate",
+    key=("revision", "relation", "subject_kind", "subject", "candidate"),
+    partitions=("stage", "step"),
+    columns=(
+        _REVISION,
+        _STAGE,
+        _STEP,
+        Column("relation", pa.string(), "relation whose source template was used"),
+        Column("subject", pa.string(), "subject in the template"),
+        Column("subject_kind", pa.string(), "known, unseen, or context_free (the prior)"),
+        Column("fact_id", pa.string(), "fact of a known subject", nullable=True),
+        Column("candidate", pa.string(), "one of the relation's distinct answers"),
+        Column("is_answer", pa.bool_(), "the candidate is this subject's answer", nullable=True),
+        _LOGPROB,
+        _N_TOKENS,
+        _REASON,
+    ),
+)
+
+SCORES = Table(
+    name="scores",
+    version=1,
+    grain="metric x scope x revision (no revision: the whole series)",
+    key=("metric", "scope", "revision"),
+    columns=(
+        Column("metric", pa.string(), "name in the registry of standard metrics"),
+        Column("scope", pa.string(), "overall, a group, a relation, or a named subset of facts"),
+        Column("revision", pa.string(), "revision measured; empty for the whole series"),
+        Column("value", pa.float64(), "the metric", nullable=True),
+        Column("ci_low", pa.float64(), "lower end of the interval", nullable=True),
+        Column("ci_high", pa.float64(), "upper end of the interval", nullable=True),
+        Column("n", pa.int64(), "independent units behind the value", "count"),
+        Column("unit", pa.string(), "unit of value and interval"),
+        Column("direction", pa.string(), "higher, lower, or neither is better"),
+        Column("interval_method", pa.string(), "how the interval was made", nullable=True),
+        Column("reason", pa.string(), "why the value is null", nullable=True),
+    ),
+)
+
+TABLES: Mapping[str, Table] = {t.name: t for t in (CHECKPOINTS, RECALL, CANDIDATES, SCORES)}
+
+
+def columns_markdown(tables: Iterable[Table] = tuple(TABLES.values())) -> str:
+    """Render the column reference that `docs/tables.md` holds."""
+    parts = []
+    for t in tables:
+        parts.append(f"## {t.name} (version {t.version})\n\nOne row: {t.grain}. ")
+        parts.append(f"Key: {', '.join(t.key)}.\n\n| column | type | null | unit | holds |\n")
+        parts.append("|---|---|---|---|---|\n")
+        parts += [
+            f"| {c.name} | {c.type} | {'yes' if c.nullable else 'no'} | {c.unit} | {c.doc} |\n"
+            for c in t.columns
+        ]
+        parts.append("\n")
+    return "".join(parts)

@@ -1,0 +1,1 @@
+"""Scoring: log-probabilities, ranks, greedy matches and candidate rankings of target tokens."""

@@ -1,0 +1,186 @@
+"""Log-probabilities and ranks of target tokens, teacher-forced.
+
+Shapes: R = rows of a batch, S = padded length, P = target positions of a batch, V = vocabulary.
+
+The model's own forward is used, so that clipping, soft caps, QK-norm and rotary are its own. The
+output embedding runs on target positions only: a hook hands it [P, D] instead of [R, S, D].
+Positions are passed explicitly, so that the side of the padding makes no difference.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Target:
+    """Token ids and the span [start, end) whose tokens are scored; start is at least 1."""
+
+    ids: tuple[int, ...]
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Scores of one target.
+
+    Attributes:
+        logprob_sum: nats.
+        n_tokens: tokens of the target.
+        first_rank: vocabulary entries above the first target token.
+        whole: every target token is the argmax (rank 0).
+    """
+
+    logprob_sum: float
+    n_tokens: int
+    first_rank: int
+    whole: bool
+
+
+def batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
+    """Cut rows into batches of at most `batch_tokens` padded tokens, similar lengths together.
+
+    A single row longer than that is a batch by itself.
+    """
+    batch: list[int] = []
+    for i in sorted(range(len(lengths)), key=lambda i: (lengths[i], i)):
+        if batch and (len(batch) + 1) * lengths[i] > batch_tokens:
+            yield batch
+            batch = []
+        batch.append(i)
+    if batch:
+        yield batch
+
+
+@dataclass(frozen=True)
+class Padded:
+    """A batch of rows as tensors [R, S]."""
+
+    ids: Tensor
+    mask: Tensor
+    positions: Tensor
+    shift: tuple[int, ...]
+
+
+def pad(rows: Sequence[Sequence[int]], side: str, device: torch.device, fill: int = 0) -> Padded:
+    """Pad rows to one length; `shift[r]` is the column of row r's first token."""
+    width = max(len(r) for r in rows)
+    ids = torch.full((len(rows), width), fill, dtype=torch.long)
+    mask = torch.zeros((len(rows), width), dtype=torch.long)
+    shift = []
+    for i, row in enumerate(rows):
+        at = width - len(row) if side == "left" else 0
+        ids[i, at : at + len(row)] = torch.tensor(row, dtype=torch.long)
+        mask[i, at : at + len(row)] = 1
+        shift.append(at)
+    positions = (mask.cumsum(1) - 1).clamp(min=0)
+    return Padded(ids.to(device), mask.to(device), positions.to(device), tuple(shift))
+
+
+def forward(model: Any, padded: Padded, **more: Any) -> Any:
+    """The Hugging Face forward with explicit positions where the model takes them."""
+    if "position_ids" in inspect.signature(model.forward).parameters:
+        more["position_ids"] = padded.positions
+    return model(input_ids=padded.ids, attention_mask=padded.mask, return_dict=True, **more)
+
+
+@contextmanager
+def logits_at(model: Any, rows: Tensor, columns: Tensor) -> Iterator[None]:
+    """While open, the model computes logits only at (rows[p], columns[p]) -> [P, V].
+
+    Raises:
+        RuntimeError: the model did not call its output embedding, or not on [R, S, D].
+    """
+    calls = 0
+
+    def pick(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        nonlocal calls
+        calls += 1
+        hidden = args[0]
+        if hidden.dim() != 3:
+            raise RuntimeError(f"output embedding got {tuple(hidden.shape)}, expected [R, S, D]")
+        return (hidden[rows, columns].unsqueeze(0), *args[1:])
+
+    handle = model.get_output_embeddings().register_forward_pre_hook(pick)
+    try:
+        yield
+    finally:
+        handle.remove()
+    if calls != 1:
+        raise RuntimeError(f"the output embedding ran {calls} times in one forward, expected once")
+
+
+def target_logits(
+    model: Any, targets: Sequence[Target], side: str = "right"
+) -> tuple[Float[Tensor, "P V"], Int[Tensor, " P"]]:
+    """Logits (fp32) at the position before every target token, and the target tokens.
+
+    Positions are in the order of the targets, then of their tokens.
+    """
+    device = next(model.parameters()).device
+    padded = pad([t.ids for t in targets], side, device)
+    places = [
+        (r, padded.shift[r] + j - 1, t.ids[j])
+        for r, t in enumerate(targets)
+        for j in range(t.start, t.end)
+    ]
+    rows, columns, wanted = (torch.tensor(x, device=device) for x in zip(*places, strict=True))
+    with logits_at(model, rows, columns):
+        logits = forward(model, padded, use_cache=False).logits
+    return logits.squeeze(0).float(), wanted
+
+
+def token_scores(
+    logits: Float[Tensor, "P V"], wanted: Int[Tensor, " P"]
+) -> tuple[Float[Tensor, " P"], Int[Tensor, " P"]]:
+    """Log-probability (nats) and rank of the wanted token in each row.
+
+    Rank: entries above, and equal ones that come earlier in the vocabulary, as argmax breaks
+    ties. A model whose logits are all equal must not look as if it knew everything.
+    """
+    chosen = logits.gather(1, wanted[:, None])
+    logprob = chosen.squeeze(1) - torch.logsumexp(logits, dim=1)
+    earlier = torch.arange(logits.shape[1], device=logits.device) < wanted[:, None]
+    rank = ((logits > chosen) | ((logits == chosen) & earlier)).sum(dim=1)
+    return logprob, rank
+
+
+@torch.inference_mode()
+def score(
+    model: Any, targets: Sequence[Target], batch_tokens: int, side: str = "right"
+) -> list[Scored | None]:
+    """Score targets in batches of similar length.
+
+    Args:
+        model: a Hugging Face causal LM in eval mode.
+        batch_tokens: bound on padded tokens a forward.
+        side: where rows are padded; both give the same numbers.
+
+    Returns:
+        One result a target, in order; None where the model gave a number that is not finite.
+    """
+    found: list[Scored | None] = [None] * len(targets)
+    for batch in batches([len(t.ids) for t in targets], batch_tokens):
+        chosen = [targets[i] for i in batch]
+        logprob, rank = token_scores(*target_logits(model, chosen, side))
+        sums = [t.end - t.start for t in chosen]
+        pieces = zip(batch, logprob.cpu().split(sums), rank.cpu().split(sums), strict=True)
+        for i, lp, rk in pieces:
+            found[i] = _scored(lp, rk)
+    return found
+
+
+def _scored(logprob: Tensor, rank: Tensor) -> Scored | None:
+    total = float(logprob.double().sum())
+    if not torch.isfinite(logprob).all():
+        return None
+    return Scored(total, len(logprob), int(rank[0]), bool((rank == 0).all()))

@@ -1,0 +1,1 @@
+"""Checkpoint series: names, discovery, integrity, loading."""

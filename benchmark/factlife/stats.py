@@ -1,0 +1,273 @@
+"""Statistics shared by every track: intervals, emergence, areas, set overlap, rank statistics.
+
+Shapes: n = facts (the unit that is resampled), B = bootstrap draws, C = checkpoints.
+
+Facts are resampled within relations and relations stay fixed: a benchmark's relations are not
+a sample of anything, and a bootstrap over 3 NAME relations would cover far less than it says.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats as sps
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with its interval.
+
+    Attributes:
+        value: the estimate; None when it could not be had, and `reason` says why.
+        ci_low, ci_high: ends of the interval, in the unit of the value.
+        n: independent units behind it.
+        method: how the interval was made.
+    """
+
+    value: float | None
+    ci_low: float | None
+    ci_high: float | None
+    n: int
+    method: str | None = None
+    reason: str | None = None
+
+
+def missing(n: int, reason: str) -> Estimate:
+    """An estimate that could not be had."""
+    return Estimate(None, None, None, n, None, reason)
+
+
+@dataclass(frozen=True)
+class Resampler:
+    """Bootstrap draws of n facts within strata, shared by all metrics of a run.
+
+    Sharing the draws pairs them: a difference of two metrics, or of one metric at two
+    checkpoints, keeps the correlation between the two.
+
+    Attributes:
+        counts: [B, n] how often each fact is in each draw; every stratum keeps its size.
+        level: coverage, e.g. 0.95.
+    """
+
+    counts: Ints
+    level: float
+
+    @classmethod
+    def make(cls, strata: Sequence[Any], draws: int, seed: int, level: float = 0.95) -> Resampler:
+        """Draw with replacement inside each stratum.
+
+        Args:
+            strata: [n] label of each fact (its relation).
+            draws: B, at least 1.
+            seed: of the one generator used here.
+        """
+        rng = np.random.default_rng(seed)
+        labels = np.asarray(strata)
+        counts = np.zeros((draws, len(labels)), dtype=np.int64)
+        for label in dict.fromkeys(labels.tolist()):  # first-seen order: not the hash order
+            members = np.flatnonzero(labels == label)
+            p = np.full(len(members), 1 / len(members))
+            counts[:, members] = rng.multinomial(len(members), p, size=draws)
+        return cls(counts, level)
+
+    def subset(self, keep: npt.NDArray[np.bool_]) -> Resampler:
+        """The same draws, seen through a subset of the facts."""
+        return replace(self, counts=self.counts[:, keep])
+
+    def means(self, values: Floats, weights: Floats) -> Floats:
+        """Weighted mean of `values` [n] in every draw -> [B]; NaN where a draw has no weight."""
+        w = self.counts * weights
+        total = w.sum(axis=1)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            means: Floats = np.where(total > 0, (w @ values) / total, np.nan)
+        return means
+
+    def interval(self, draws: Floats) -> tuple[float, float]:
+        """Percentile interval of draws [B]; draws that could not be had are left out."""
+        tail = (1 - self.level) / 2
+        low, high = np.nanquantile(draws, [tail, 1 - tail])
+        return float(low), float(high)
+
+
+def bootstrap_mean(
+    values: npt.ArrayLike, resampler: Resampler, weights: npt.ArrayLike | None = None
+) -> Estimate:
+    """Weighted mean with a percentile bootstrap interval (facts within relations).
+
+    Args:
+        values: [n] one number a fact.
+        weights: [n], default equal (micro); `macro_weights` gives the mean over relations.
+
+    Degenerate case: when all values are equal the bootstrap would say "no uncertainty". For
+    values that are all 0 or all 1 the Wilson score interval (Wilson 1927) of n trials stands in.
+    """
+    x = np.asarray(values, dtype=np.float64)
+    if not len(x):
+        return missing(0, "no measured facts")
+    w = np.ones(len(x)) if weights is None else np.asarray(weights, dtype=np.float64)
+    value = float(np.average(x, weights=w))
+    if np.all(x == x[0]) and x[0] in (0.0, 1.0):
+        low, high = wilson(int(x.sum()), len(x), resampler.level)
+        return Estimate(value, low, high, len(x), "wilson")
+    low, high = resampler.interval(resampler.means(x, w))
+    return Estimate(value, low, high, len(x), "bootstrap of facts within relations")
+
+
+def macro_weights(strata: Sequence[Any] | npt.NDArray[Any]) -> Floats:
+    """Weights [n] that make a weighted mean the unweighted mean over relations."""
+    labels, inverse, counts = np.unique(np.asarray(strata), return_inverse=True, return_counts=True)
+    weights: Floats = 1.0 / (counts[inverse] * len(labels))
+    return weights
+
+
+def wilson(successes: int, n: int, level: float = 0.95) -> tuple[float, float]:
+    """Wilson score interval of a proportion, in 0…1."""
+    ci = sps.binomtest(successes, n).proportion_ci(confidence_level=level, method="wilson")
+    return float(ci.low), float(ci.high)
+
+
+def difference(
+    a: npt.ArrayLike, b: npt.ArrayLike, resampler_a: Resampler, resampler_b: Resampler
+) -> Estimate:
+    """mean(a) - mean(b) over two disjoint sets of facts, with a bootstrap interval.
+
+    When both sides are degenerate (all 0 or all 1) their Wilson intervals are combined
+    by Newcombe's method 10 (Newcombe 1998), so that the interval never has width 0.
+    """
+    x, y = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
+    if not len(x) or not len(y):
+        return missing(len(x) + len(y), "one side has no measured facts")
+    value, n = float(x.mean() - y.mean()), len(x) + len(y)
+    p, q = bootstrap_mean(x, resampler_a), bootstrap_mean(y, resampler_b)
+    if p.method == q.method == "wilson":
+        assert p.ci_low is not None and p.ci_high is not None
+        assert q.ci_low is not None and q.ci_high is not None
+        down = math.hypot(x.mean() - p.ci_low, q.ci_high - y.mean())
+        up = math.hypot(p.ci_high - x.mean(), y.mean() - q.ci_low)
+        return Estimate(value, value - down, value + up, n, "newcombe")
+    draws = resampler_a.means(x, np.ones(len(x))) - resampler_b.means(y, np.ones(len(y)))
+    low, high = resampler_a.interval(draws)
+    return Estimate(value, low, high, n, "bootstrap of facts within relations")
+
+
+def statistic(
+    value: float | None,
+    draw: Callable[[Floats], float | None],
+    resampler: Resampler,
+    n: int,
+    reason: str = "not defined here",
+) -> Estimate:
+    """Interval of any statistic that is a function of the facts' weights.
+
+    Args:
+        value: the statistic on the sample itself; None gives a missing estimate with `reason`.
+        draw: takes one draw's counts [n] and gives the statistic, or None.
+    """
+    if value is None:
+        return missing(n, reason)
+    drawn = [draw(c.astype(np.float64)) for c in resampler.counts]
+    usable = np.array([d for d in drawn if d is not None], dtype=np.float64)
+    if not len(usable):
+        return missing(n, reason)
+    low, high = resampler.interval(usable)
+    return Estimate(float(value), low, high, n, "bootstrap of facts within relations")
+
+
+# ---- sets ------------------------------------------------------------------------------------
+
+
+def iou(a: set[Any] | frozenset[Any], b: set[Any] | frozenset[Any]) -> float | None:
+    """Intersection over union, 0…1; None when both sets are empty."""
+    union = a | b
+    return len(a & b) / len(union) if union else None
+
+
+# ---- curves over training --------------------------------------------------------------------
+
+
+def area_over_log_tokens(tokens: npt.ArrayLike, values: npt.ArrayLike) -> float | None:
+    """Mean height of a curve over ln(tokens), by trapezoids: the unit of the values.
+
+    Points at 0 tokens have no place on a log axis and are left out. None with fewer than two
+    distinct token counts left.
+    """
+    t, v = np.asarray(tokens, dtype=np.float64), np.asarray(values, dtype=np.float64)
+    x, y = np.log(t[t > 0]), v[t > 0]
+    if len(x) < 2 or x[-1] <= x[0]:
+        return None
+    return float(np.trapezoid(y, x) / (x[-1] - x[0]))
+
+
+def emergence(
+    tokens: npt.ArrayLike, accuracy: npt.ArrayLike, share: float
+) -> tuple[float, float] | None:
+    """Interval-censored emergence: the last upward crossing of `share` of the final accuracy.
+
+    Args:
+        tokens: [C] cumulative training tokens, not decreasing.
+        accuracy: [C], 0…1.
+        share: e.g. 0.5 or 0.9.
+
+    Returns:
+        (tokens of the last checkpoint below, tokens of the first one that stays at or
+        above). A curve that is never below was there by its first checkpoint: (0, tokens[0]).
+        None when the final accuracy is 0.
+    """
+    t, a = np.asarray(tokens, dtype=np.float64), np.asarray(accuracy, dtype=np.float64)
+    if not len(a) or a[-1] <= 0:
+        return None
+    below = np.flatnonzero(a < share * a[-1] - 1e-12)
+    if not len(below):
+        return 0.0, float(t[0])
+    last = int(below[-1])
+    return float(t[last]), float(t[last + 1])
+
+
+def flips(known: npt.ArrayLike) -> Ints:
+    """Changes of state of each fact over the checkpoints: [C, n] of 0/1 -> [n] counts."""
+    k = np.asarray(known, dtype=np.int64)
+    changes: Ints = np.abs(np.diff(k, axis=0)).sum(axis=0)
+    return changes
+
+
+# ---- ranks -----------------------------------------------------------------------------------
+
+
+def auroc(positive: npt.ArrayLike, negative: npt.ArrayLike) -> float | None:
+    """P(a positive scores above a negative), ties counted half: 0…1; None if a side is empty."""
+    p, q = np.asarray(positive, dtype=np.float64), np.asarray(negative, dtype=np.float64)
+    if not len(p) or not len(q):
+        return None
+    ranks = sps.rankdata(np.concatenate([p, q]))
+    u = ranks[: len(p)].sum() - len(p) * (len(p) + 1) / 2
+    return float(u / (len(p) * len(q)))
+
+
+def spearman(x: npt.ArrayLike, y: npt.ArrayLike) -> float | None:
+    """Spearman's rank correlation, -1…1; None with fewer than 3 points or a constant side."""
+    a, b = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
+    if len(a) < 3 or np.all(a == a[0]) or np.all(b == b[0]):
+        return None
+    return float(sps.spearmanr(a, b).statistic)
+
+
+def permutation_p(observed: float, null: npt.ArrayLike, alternative: str = "greater") -> float:
+    """Permutation p-value with the observed value counted in, so that it is never 0.
+
+    Args:
+        null: [B] the statistic under permuted labels.
+        alternative: greater, less, or two-sided (twice the smaller tail, at most 1).
+    """
+    d = np.asarray(null, dtype=np.float64)
+    greater = (1 + np.sum(d >= observed)) / (1 + len(d))
+    less = (1 + np.sum(d <= observed)) / (1 + len(d))
+    tails = {"greater": greater, "less": less, "two-sided": min(1.0, 2 * min(greater, less))}
+    return float(tails[alternative])

@@ -1,0 +1,86 @@
+"""Where batches come from. Shapes: b rows per batch, c tokens per row, n rows in all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from jaxtyping import Int64
+from torch import Tensor
+
+from factlife.errors import UsageError
+
+NO_LOSS = -100
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows of token ids, and what is to be predicted.
+
+    Attributes:
+        ids: input tokens.
+        labels: the token itself where it counts as a target, `NO_LOSS` where it does not; None:
+            every token counts (but the first of a row, which nothing predicts).
+    """
+
+    ids: Int64[Tensor, "b c"]
+    labels: Int64[Tensor, "b c"] | None = None
+
+
+class BatchSource(Protocol):
+    """A stream of batches whose position can be saved and taken up again."""
+
+    def next_batch(self) -> Batch:
+        """The batch at the current position; moves on by one."""
+        ...
+
+    def position(self) -> dict[str, int]:
+        """The position, to be written as JSON."""
+        ...
+
+    def seek(self, position: Mapping[str, int]) -> None:
+        """Go to a position that `position` returned."""
+        ...
+
+
+class RowSource:
+    """Rows in order, or in a new seeded order each epoch; begins anew at the end.
+
+    An epoch is floor(n / b) batches, so that every batch is full; the rows left over take their
+    turn in other epochs when a `shuffle_seed` is given.
+    """
+
+    def __init__(
+        self, rows: Int64[Tensor, "n c"], batch_rows: int, shuffle_seed: int | None = None
+    ) -> None:
+        """Raises UsageError when there are fewer rows than one batch needs."""
+        if len(rows) < batch_rows:
+            raise UsageError(
+                f"{len(rows)} rows of text are too few for a batch of {batch_rows}: "
+                "give more text or a smaller batch"
+            )
+        self._rows, self._batch_rows, self._seed = rows, batch_rows, shuffle_seed
+        self._batch = 0
+
+    def next_batch(self) -> Batch:
+        """The next `batch_rows` rows."""
+        epoch, index = divmod(self._batch, len(self._rows) // self._batch_rows)
+        span = slice(index * self._batch_rows, (index + 1) * self._batch_rows)
+        self._batch += 1
+        if self._seed is None:
+            return Batch(self._rows[span])
+        return Batch(self._rows[self._order(epoch)[span]])
+
+    def _order(self, epoch: int) -> Int64[Tensor, " n"]:
+        generator = torch.Generator().manual_seed(self._seed * 1_000_003 + epoch)
+        return torch.randperm(len(self._rows), generator=generator)
+
+    def position(self) -> dict[str, int]:
+        """Batches handed out so far."""
+        return {"batch": self._batch}
+
+    def seek(self, position: Mapping[str, int]) -> None:
+        """Go to a position that `position` returned."""
+        self._batch = position["batch"]
