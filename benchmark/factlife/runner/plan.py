@@ -70,7 +70,7 @@ def plan(series: Series, profile: Profile, out: Path, options: Options) -> Plan:
     """
     device = pick_device(profile.execution.device)
     probes = load_fact_probes()
-    chosen = [r for r in select(series.revisions, profile.selection)]
+    chosen = select(series.revisions, profile.selection)
     for r in chosen:
         check_config(r.path, trust_remote_code=options.trust_remote_code)
     revisions = tuple(_planned(r, out, options) for r in chosen if r.name not in options.exclude)
@@ -117,9 +117,7 @@ def _prompts(tokenizer: Any, probes: FactProbes, profile: Profile) -> tuple[int,
     return len(prepared.recall) + sum(len(g) for g in prepared.candidates), tokens
 
 
-def _seconds(
-    revisions: tuple[PlannedRevision, ...], tokens: int, device: torch.device
-) -> float:
+def _seconds(revisions: tuple[PlannedRevision, ...], tokens: int, device: torch.device) -> float:
     speed = _matmul_speed(device)
     open_ = [r for r in revisions if not r.finished]
     compute = sum(2 * r.parameters * tokens / (0.25 * speed) for r in open_)

@@ -7,7 +7,7 @@ Parts of a checkpoint are written in the order candidates, recall, checkpoints; 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -191,9 +191,7 @@ def check_revisions(
     return checked
 
 
-def _check(
-    revision: Revision, position: int, seen: dict[str, str], options: Options
-) -> Checked:
+def _check(revision: Revision, position: int, seen: dict[str, str], options: Options) -> Checked:
     if revision.name in options.exclude:
         return Checked(revision, position, None, reason="excluded by the user")
     weights = check_weights(revision.path, allow_pickle=options.allow_pickle)
@@ -246,7 +244,8 @@ def _measure_missing(
 def _finished(store: RunStore, c: Checked) -> bool:
     assert c.weights is not None
     identity, partition = c.weights.identity, c.revision.partition
-    return all([store.find_part(t, partition, identity) for t in MEASURED_TABLES])
+    found = [store.find_part(t, partition, identity) for t in MEASURED_TABLES]
+    return all(found)
 
 
 class _PromptCache:
@@ -283,9 +282,7 @@ def _measure_one(
     assert c.weights is not None
     r, identity = c.revision, c.weights.identity
     keys = {"revision": r.name, "stage": r.stage, "step": r.step}
-    recall, candidates = measure(
-        loaded.model, loaded.tokenizer, prompts.get(loaded), profile, keys
-    )
+    recall, candidates = measure(loaded.model, loaded.tokenizer, prompts.get(loaded), profile, keys)
     store.write_part("candidates", candidates, r.partition, identity)
     store.write_part("recall", recall, r.partition, identity)
     row = _row(c, series) | {
@@ -303,7 +300,7 @@ def _write_unmeasured(store: RunStore, c: Checked, series: Series) -> None:
     store.write_part("checkpoints", [_row(c, series)], c.revision.partition)
 
 
-def _row(c: Checked, series: Series) -> Mapping[str, Any]:
+def _row(c: Checked, series: Series) -> dict[str, Any]:
     r, w = c.revision, c.weights
     return {
         "series": series.name,

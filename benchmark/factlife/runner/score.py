@@ -106,9 +106,7 @@ def _revision(row: dict[str, Any]) -> dict[str, Any]:
 
 def _metrics(rows: list[dict[str, Any]], last: str) -> dict[str, Any]:
     """Every metric at the last checkpoint and over the series, by metric and scope."""
-    return {
-        metric_key(r["metric"], r["scope"]): r for r in rows if r["revision"] in ("", last)
-    }
+    return {metric_key(r["metric"], r["scope"]): r for r in rows if r["revision"] in ("", last)}
 
 
 def _exclusions(tables: dict[str, pa.Table]) -> dict[str, int]:
@@ -117,4 +115,3 @@ def _exclusions(tables: dict[str, pa.Table]) -> dict[str, int]:
         reasons = tables[name]["reason"].drop_null().to_pylist()
         counts.update(f"{name}: {reason}" for reason in reasons)
     return dict(sorted(counts.items()))
-

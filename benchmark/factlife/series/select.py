@@ -13,7 +13,8 @@ def select(revisions: Sequence[Revision], selection: Selection) -> list[Revision
     """Choose at most `max_checkpoints` revisions, first and last included.
 
     With `log` spacing the others lie nearest to points spaced evenly in the logarithm of
-    tokens (of steps, else of places, where tokens are unknown). With `all` spacing, evenly by place.
+    tokens (of steps, else of places, where tokens are unknown). With `all` spacing they are spaced
+    evenly by place.
     """
     n, wanted = len(revisions), selection.max_checkpoints
     if n <= wanted:
@@ -21,14 +22,18 @@ def select(revisions: Sequence[Revision], selection: Selection) -> list[Revision
     if wanted == 1:
         return [revisions[-1]]
     x = _log_axis(revisions) if selection.spacing == "log" else [float(i) for i in range(n)]
-    first, last = x[1], x[-1]
     chosen = {0, n - 1}
-    inner = wanted - 2
-    targets = [first + (last - first) * i / (inner + 1) for i in range(inner + 1)][:inner]
-    for target in targets:
+    for target in _targets(x, wanted - 2):
         free = [i for i in range(n) if i not in chosen]
         chosen.add(min(free, key=lambda i: (abs(x[i] - target), i)))
     return [revisions[i] for i in sorted(chosen)]
+
+
+def _targets(x: Sequence[float], inner: int) -> list[float]:
+    """Evenly spaced points between the first place (the first after step 0) and the last."""
+    if math.isinf(x[0]):  # step 0 is chosen beside the axis, so that its first point is wanted too
+        return [x[1] + (x[-1] - x[1]) * i / inner for i in range(inner)]
+    return [x[0] + (x[-1] - x[0]) * (i + 1) / (inner + 1) for i in range(inner)]
 
 
 def _log_axis(revisions: Sequence[Revision]) -> list[float]:

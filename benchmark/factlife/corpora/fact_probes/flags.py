@@ -17,8 +17,9 @@ FLAGS: Mapping[str, str] = {
     ),
     "multiword_answer": "The answer has more than one word.",
     "time_bound": (
-        "The fact began or ended after 1950, or it is about holding an office or having a career, "
-        "so that the right answer depends on the date. Every row with `valid_from` or `valid_to` "
+        "The right answer depends on the date: it is about an office or a career, or the same "
+        "question had another answer at some time since 1950, or the organisation is gone. "
+        "Set where sure, not everywhere it may apply. Every row with `valid_from` or `valid_to` "
         "carries this flag, and no other row does."
     ),
     "ambiguous_answer": "The answer also names another well-known place.",

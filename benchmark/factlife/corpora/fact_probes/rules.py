@@ -161,7 +161,9 @@ def facts_have_every_prompt(tables: Tables) -> list[Row]:
 
 
 def _templates(tables: Tables) -> dict[str, tuple[str, Row]]:
-    return {t["template_id"]: (r["relation"], t) for r in tables["relations"] for t in r["templates"]}
+    return {
+        t["template_id"]: (r["relation"], t) for r in tables["relations"] for t in r["templates"]
+    }
 
 
 def candidates_are_the_distinct_answers(tables: Tables) -> list[Row]:

@@ -53,9 +53,7 @@ FACTS = Table(
             "Wikidata id of the answer; null: not certain",
             nullable=True,
         ),
-        Column(
-            "note", pa.string(), "what a flag or a date of this row stands for", nullable=True
-        ),
+        Column("note", pa.string(), "what a flag or a date of this row stands for", nullable=True),
     ),
 )
 

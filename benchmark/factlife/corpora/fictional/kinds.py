@@ -95,7 +95,9 @@ def load(name: str) -> Kind:
         slots=raw["slots"],
         facts={k: (v[0], v[1], v[2]) for k, v in raw["facts"].items()},
         semantic={k: tuple(v) for k, v in raw["semantic"].items()},
-        comps=tuple(Comp(c["target"], tuple(c["support"]), tuple(c["prefixes"])) for c in raw["comps"]),
+        comps=tuple(
+            Comp(c["target"], tuple(c["support"]), tuple(c["prefixes"])) for c in raw["comps"]
+        ),
         moves={k: tuple(v) for k, v in raw["moves"].items()},
         skeletons=tuple(_skeleton(s) for s in raw["skeletons"]),
         profiles=tuple(raw["profiles"]),
@@ -113,9 +115,16 @@ def _check(kind: Kind) -> None:
     for profile in kind.profiles:
         fields = {k for k, v in profile.items() if isinstance(v, str)}
         lists = {k for k, v in profile.items() if isinstance(v, list)}
+        if clash := fields & kind.moves.keys():
+            raise IntegrityError(f"grammar of {kind.name}: {sorted(clash)[0]!r} is a slot and a move")
         defined = COMMON_SLOTS | kind.slots.keys() | fields
         _known(kind, "slot", _used_slots(kind, profile), defined)
-        _known(kind, "move", (m for s in kind.skeletons for p in s for m in p), kind.moves.keys() | lists)
+        _known(
+            kind,
+            "move",
+            (m for s in kind.skeletons for p in s for m in p),
+            kind.moves.keys() | lists,
+        )
         objects = (slot for s, _, o in kind.facts.values() for slot in (s, o))
         _known(kind, "slot", objects, defined)
     _known(kind, "fact", (f for c in kind.comps for f in c.support), kind.facts.keys())

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from factlife.corpora.fictional import text as tx
 from factlife.corpora.fictional.draws import Draws
@@ -18,6 +19,7 @@ from factlife.corpora.fictional.kinds import NOT_FIRST, Comp, Kind, load
 from factlife.corpora.fictional.template import (
     Discourse,
     Entity,
+    Node,
     Value,
     parse,
     realise,
@@ -106,10 +108,14 @@ def compose(subject: Subject, seed: str, passage_id: str) -> Passage:
     reason = ""
     for attempt in range(_ATTEMPTS):
         try:
-            return _Composer(subject, Draws(seed, "text", subject.index, attempt), passage_id).passage()
+            return _Composer(
+                subject, Draws(seed, "text", subject.index, attempt), passage_id
+            ).passage()
         except _NoGood as problem:
             reason = str(problem)
-    raise IntegrityError(f"{passage_id} ({subject.kind}): no wording holds to the promises: {reason}")
+    raise IntegrityError(
+        f"{passage_id} ({subject.kind}): no wording holds to the promises: {reason}"
+    )
 
 
 def article_text(subject: Subject, draws: Draws) -> str:
@@ -161,8 +167,10 @@ class _Composer:
         subject, relation, obj = self.kind.facts[name]
         value = self.values[obj]
         number = self.kind.slots.get(obj, "").split()[:1]
-        kind = value.kind if isinstance(value, Entity) else {"year": "year", "num": "number"}.get(
-            number[0] if number else "", "text"
+        kind = (
+            value.kind
+            if isinstance(value, Entity)
+            else {"year": "year", "num": "number"}.get(number[0] if number else "", "text")
         )
         return Fact(f"{self.id}.{name}", self.words_of(subject), relation, self.words_of(obj), kind)
 
@@ -202,13 +210,16 @@ class _Composer:
             descriptions=tuple(realise(d, self._plain()) for d in self.kind.descriptions),
             values=self.values,
             draws=self.draws,
-            name_first=60 if number == 0 else 30,
         )
         paragraphs = []
         for moves in skeleton:
             parts = []
             for move in moves:
-                parts.append(realise(self._wording(move, number, first=not paragraphs and not parts), discourse))
+                parts.append(
+                    realise(
+                        self._wording(move, number, first=not paragraphs and not parts), discourse
+                    )
+                )
                 discourse.end_sentence()
             discourse.end_paragraph()
             paragraphs.append(tidy(" ".join(parts)))
@@ -222,7 +233,10 @@ class _Composer:
         wordings = self.kind.wordings(move, self.subject.profile)
         turn, place = divmod(number, len(wordings))
         if (move, turn) not in self.orders:
-            self.orders[move, turn] = self.draws.shuffled(wordings)
+            order = self.draws.shuffled(wordings)
+            if turn == 0:
+                order.sort(key=lambda w: not memorable(self.kind.name, w))
+            self.orders[move, turn] = order
         order = self.orders[move, turn]
         if first:
             order = [w for w in order if not w.startswith(NOT_FIRST)]
@@ -253,7 +267,9 @@ class _Prober:
                 single.append((name, verbatim, rephrased))
         joined = self._joined()
         if len(single) < N_PROBES or len(joined) < N_PROBES:
-            raise _NoGood(f"{len(single)} single-fact and {len(joined)} compositional probes, need {N_PROBES}")
+            raise _NoGood(
+                f"{len(single)} single-fact and {len(joined)} compositional probes, need {N_PROBES}"
+            )
         out = [self._probe(i, 0, v, n, (n,)) for i, (n, v, _) in enumerate(single)]
         out += [self._probe(i, 1, s, n, (n,)) for i, (n, _, s) in enumerate(single)]
         return out + [
@@ -276,18 +292,30 @@ class _Prober:
         return self.c.entity(slot)
 
     def _verbatim(self, name: str) -> str | None:
-        """A sentence of the passage up to the fact's object, if it names the fact's subject."""
+        """The passage up to a fact's object, from the start of a sentence that names its subject.
+
+        The sentence that holds the object, if it names the subject and is long enough; else the
+        sentence before it in the same paragraph is taken in too.
+        """
         subject, _, obj = self.c.kind.facts[name]
-        target = self._named(obj)
-        for sentence in tx.sentences(self.texts[0]):
-            if not tx.holds(sentence, target.name):
-                continue
-            prefix = sentence[: sentence.index(target.name)].rstrip()
-            long_enough = tx.n_words(prefix) >= MIN_PREFIX_WORDS and prefix[-1].isalnum()
-            names_subject = tx.holds_any(prefix, self._named(subject).aliases)
-            if long_enough and names_subject and not tx.holds_any(prefix, target.aliases):
-                return prefix
+        target, text = self._named(obj), self.texts[0]
+        for back in (0, 1):
+            for paragraph in tx.spans(text):
+                for i, (start, end) in enumerate(paragraph):
+                    if not tx.holds(text[start:end], target.name):
+                        continue
+                    cut = text.index(target.name, start)
+                    prefix = text[paragraph[max(i - back, 0)][0] : cut].rstrip()
+                    if self._usable(prefix, self._named(subject), target):
+                        return prefix
         return None
+
+    @staticmethod
+    def _usable(prefix: str, subject: Entity, target: Entity) -> bool:
+        ends_well = prefix != "" and (prefix[-1].isalnum() or prefix[-1] == ",")
+        long_enough = tx.n_words(prefix) >= MIN_PREFIX_WORDS
+        named = tx.holds_any(prefix, subject.aliases)
+        return ends_well and long_enough and named and not tx.holds_any(prefix, target.aliases)
 
     def _rephrased(self, name: str) -> str | None:
         """A semantic prefix that shares no 8-gram with any text of the passage."""
@@ -322,8 +350,24 @@ class _Prober:
         ) or tx.holds_any(prefix, target.aliases)
 
 
-def slots_in(template: str) -> set[str]:
-    """Names of the slots of one wording (for tests of the grammar)."""
-    from factlife.corpora.fictional.template import slots_of
+@cache
+def memorable(kind: str, wording: str) -> frozenset[str]:
+    """Facts a wording states in a sentence that names the fact's subject before its object."""
+    grammar = load(kind)
+    ends = {o: (s, name) for name, (s, _, o) in grammar.facts.items() if name in grammar.semantic}
+    found: set[str] = set()
+    seen: set[str] = set()
+    for node in _flat(parse(wording.removeprefix(NOT_FIRST))):
+        if node.kind == "text" and ". " in node.text:
+            seen = set()
+        if node.kind == "slot" and node.text in ends and ends[node.text][0] in seen:
+            found.add(ends[node.text][1])
+        seen.add("S" if node.text.startswith("S") else node.text)
+    return frozenset(found)
 
-    return slots_of(parse(template.removeprefix(NOT_FIRST)))
+
+def _flat(nodes: Sequence[Node]) -> Iterator[Node]:
+    for node in nodes:
+        yield node
+        for branch in node.parts:
+            yield from _flat(branch)

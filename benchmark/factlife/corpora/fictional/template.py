@@ -1,13 +1,13 @@
 """The small language the grammar files are written in, and how a text is realised from it.
 
-    {slot}            value of a slot; a person's full name first, the surname afterwards
-    {slot.full}       a person's full name; also .last, .he, .him, .his
-    <S> <S's>         the passage's subject: name, description or pronoun, as the discourse allows
-    <S!> <S!'s>       the subject by name
-    <s> <s's>         the subject, never by name
-    <it> <its> <him>  always a pronoun of the subject
-    [a|b|c]           one of these, by the text's own draws; may nest; [x|] is optional
-    a(n)              `a` or `an`, by the word that follows
+{slot}            value of a slot; a person's full name first, the surname afterwards
+{slot.full}       a person's full name; also .last, .he, .him, .his
+<S> <S's>         the passage's subject: name, description or pronoun, as the discourse allows
+<S!> <S!'s>       the subject by name
+<s> <s's>         the subject, never by name
+<it> <its> <him>  always a pronoun of the subject
+[a|b|c]           one of these, by the text's own draws; may nest; [x|] is optional
+a(n)              `a` or `an`, by the word that follows
 """
 
 from __future__ import annotations
@@ -101,7 +101,9 @@ def parse(template: str) -> tuple[Node, ...]:
         else:
             break
     if at != len(template) or len(stack) != 1:
-        raise IntegrityError(f"grammar: cannot read template at {template[at : at + 30]!r}: {template[:60]!r}")
+        raise IntegrityError(
+            f"grammar: cannot read template at {template[at : at + 30]!r}: {template[:60]!r}"
+        )
     return tuple(stack[0][0])
 
 
@@ -159,11 +161,12 @@ class Discourse:
         possessive = tag.endswith("'s")
         base = tag.removesuffix("'s")
         choice = self._choose(base)
-        self.topic_now, self.opened = True, True
         self.pronouns_run = self.pronouns_run + 1 if choice == "pronoun" else 0
+        self.topic_now = True
         if choice == "pronoun":
             return PRONOUNS[self.subject.gender]["his" if possessive else "he"]
         text = self._noun(choice)
+        self.opened = self.opened or choice == "name"
         return _possessive(text) if possessive else text
 
     def _choose(self, base: str) -> str:

@@ -50,3 +50,16 @@ def holds(text: str, phrase: str) -> bool:
 def holds_any(text: str, phrases: Iterable[str]) -> bool:
     """Whether any of the phrases stands in the text as whole words."""
     return any(holds(text, p) for p in phrases)
+
+
+def spans(text: str) -> list[list[tuple[int, int]]]:
+    """Start and end of every sentence, by paragraph."""
+    out, at = [], 0
+    for paragraph in text.split("\n\n"):
+        here = []
+        for sentence in sentences(paragraph):
+            at = text.index(sentence, at)
+            here.append((at, at + len(sentence)))
+            at += len(sentence)
+        out.append(here)
+    return out

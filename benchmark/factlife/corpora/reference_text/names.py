@@ -39,9 +39,9 @@ def made_up_companions(
     names = _Names(_taken(probes), rng)
     result = {}
     for relation in probes.relations:
-        order = np.concatenate(
-            [rng.permutation(len(relation.candidates)) for _ in range(count)]
-        )[:count]
+        order = np.concatenate([rng.permutation(len(relation.candidates)) for _ in range(count)])[
+            :count
+        ]
         result[relation.relation] = tuple(
             Companion(relation.relation, names.draw(relation.relation), relation.candidates[i])
             for i in order
@@ -83,7 +83,7 @@ class _Names:
 
     def _word(self) -> str:
         parts = self._grammar["syllables"]
-        kinds = ("onset", "vowel", "middle", "vowel", "coda")
+        kinds = ("onset", "vowel", "middle", "ending")
         return "".join(self._pick(parts[k]) for k in kinds).capitalize()
 
     def _pick(self, items: list[str]) -> str:

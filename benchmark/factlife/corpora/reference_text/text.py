@@ -175,7 +175,9 @@ class _Writer:
     def _neutral(self) -> Document:
         scene = self._draw.choice(list(self._grammar["scenes"].values()))
         count = 1 + self._draw.index(3)
-        return Document("neutral", " ".join(self._fill(self._draw.choice(scene)) for _ in range(count)))
+        return Document(
+            "neutral", " ".join(self._fill(self._draw.choice(scene)) for _ in range(count))
+        )
 
     def _wording(self, relation: str) -> tuple[int, str]:
         wordings = wordings_of(relation)

@@ -1,0 +1,5 @@
+"""`python -m factlife`."""
+
+from factlife.cli import main
+
+main()

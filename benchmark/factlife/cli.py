@@ -1,0 +1,493 @@
+"""The command line: parsing and wiring only.
+
+Exit codes: 0 ok, 2 usage, 3 invalid submission, 4 integrity, 5 partial (the same command goes on).
+Tables and progress go to stderr, `--json` and paths to stdout.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import json
+import os
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as RichProgress
+from rich.table import Table
+
+import factlife
+from factlife.errors import PARTIAL, FactlifeError, UsageError
+
+if TYPE_CHECKING:
+    from factlife.config import Profile
+    from factlife.runner.demo import Demo
+    from factlife.runner.plan import Plan
+
+F = TypeVar("F", bound=Callable[..., None])
+
+app = typer.Typer(
+    name="factlife",
+    help="Measure the life of a fact inside a language model.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+datasets_app = typer.Typer(no_args_is_help=True, help="Build and validate the data sets.")
+leaderboard_app = typer.Typer(no_args_is_help=True, help="Build the leaderboard.")
+app.add_typer(datasets_app, name="datasets")
+app.add_typer(leaderboard_app, name="leaderboard")
+
+console = Console(stderr=True)
+
+DEBUG = "FACTLIFE_DEBUG"
+
+
+def guarded(command: F) -> F:
+    """Turn errors into one line and their exit code; `--debug` shows the traceback."""
+
+    @functools.wraps(command)
+    def inner(*args: Any, **kwargs: Any) -> None:
+        try:
+            command(*args, **kwargs)
+        except FactlifeError as error:
+            if os.environ.get(DEBUG):
+                raise
+            fail(str(error), error.exit_code)
+        except KeyboardInterrupt:
+            fail("stopped; finished parts are kept: run the same command to go on", PARTIAL)
+
+    return inner  # type: ignore[return-value]
+
+
+def fail(message: str, exit_code: int) -> None:
+    """Print one line on stderr and leave. A message of several lines becomes one."""
+    print("factlife: error: " + " ".join(message.split()), file=sys.stderr, flush=True)
+    raise typer.Exit(exit_code)
+
+
+def models(module: str) -> Any:
+    """Import a module that needs torch and transformers, or say how to install them."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        imported = importlib.import_module(module)
+        from transformers.utils import logging as transformers_logging
+    except ModuleNotFoundError as error:
+        if error.name and error.name.startswith("factlife"):
+            raise
+        raise UsageError(
+            f"this command loads models and needs {error.name}: "
+            "python -m pip install 'factlife[models]'"
+        ) from error
+    transformers_logging.disable_progress_bar()
+    signal.signal(signal.SIGTERM, _interrupt)
+    return imported
+
+
+def _interrupt(_signal: int, _frame: Any) -> None:
+    """A scheduler's SIGTERM ends a run as Ctrl-C does: parts are whole, exit code 5."""
+    raise KeyboardInterrupt
+
+
+def _version(value: bool) -> None:
+    if value:
+        print(factlife.__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    debug: Annotated[bool, typer.Option(help="Show tracebacks.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Measure the life of a fact inside a language model."""
+    del version  # its callback has already spoken
+    if debug:
+        os.environ[DEBUG] = "1"
+
+
+# ---- shared arguments ------------------------------------------------------------------------
+
+SeriesArgument = Annotated[
+    str, typer.Argument(metavar="SERIES", help="Folder of checkpoints, or a series .toml file.")
+]
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")]
+ProfileOption = Annotated[str, typer.Option(help="Shipped profile, or a path ending in .toml.")]
+TracksOption = Annotated[
+    str | None, typer.Option(help="Tracks to run, with commas; default: those of the profile.")
+]
+OutOption = Annotated[
+    Path | None, typer.Option(help="Run folder; default: runs/SERIES/PROFILE-HASH.")
+]
+DeviceOption = Annotated[
+    str | None, typer.Option(help="cpu, cuda, cuda:1, …; default: the first accelerator.")
+]
+BatchOption = Annotated[
+    int | None, typer.Option(min=1, help="Bound on padded tokens a forward pass.")
+]
+ExcludeOption = Annotated[
+    list[str] | None, typer.Option(help="Revision to leave out; may be given again.")
+]
+TrustOption = Annotated[
+    bool, typer.Option("--trust-remote-code", help="Run code that comes with the model.")
+]
+PickleOption = Annotated[
+    bool, typer.Option("--allow-pickle-weights", help="Read pickled weights, which can run code.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
+RootOption = Annotated[
+    Path, typer.Option(envvar="FACTLIFE_DATASETS", help="Folder of the data sets.")
+]
+
+
+def _profile(
+    name: str, tracks: str | None, device: str | None, batch_tokens: int | None
+) -> Profile:
+    from factlife.config import TRACKS, check_choice, load_profile
+
+    profile = load_profile(name)
+    if tracks is not None:
+        wanted = tuple(dict.fromkeys(t.strip() for t in tracks.split(",") if t.strip()))
+        for track in wanted:
+            check_choice(track, TRACKS, "--tracks")
+        if not wanted:
+            raise UsageError(f"--tracks is empty; name at least one of {', '.join(TRACKS)}")
+        profile = replace(profile, tracks=wanted)
+    execution = profile.execution
+    if device is not None:
+        execution = replace(execution, device=device)
+    if batch_tokens is not None:
+        execution = replace(execution, batch_tokens=batch_tokens)
+    return replace(profile, execution=execution)
+
+
+def _command() -> str:
+    return shlex.join(["factlife", *sys.argv[1:]])
+
+
+# ---- commands --------------------------------------------------------------------------------
+
+
+@app.command("demo")
+@guarded
+def demo_command(
+    out: Annotated[Path, typer.Option(help="Folder for everything.")] = Path("runs/demo"),
+    arch: Annotated[
+        str, typer.Option(help="Architecture to train: olmo2, llama, gpt_neox or gpt2.")
+    ] = "olmo2",
+    seed: Annotated[int, typer.Option(min=0, help="Seed of text, split and weights.")] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Train the reference series on a CPU, run every track, write report and board."""
+    demo = models("factlife.runner.demo").demo
+    with Drawn() as progress:
+        made = demo(out, arch=arch, seed=seed, command=_command(), progress=progress)
+    _show_demo(made)
+    if as_json:
+        _print_json(
+            {
+                "stages": [asdict(s) for s in made.stages],
+                "report": str(made.report),
+                "leaderboard": str(made.board),
+                "metrics": made.result["metrics"],
+            }
+        )
+    else:
+        print(made.report)
+        print(made.board)
+
+
+@app.command("run")
+@guarded
+def run_command(
+    series: SeriesArgument,
+    profile: ProfileOption = "standard",
+    tracks: TracksOption = None,
+    out: OutOption = None,
+    device: DeviceOption = None,
+    batch_tokens: BatchOption = None,
+    exclude: ExcludeOption = None,
+    trust_remote_code: TrustOption = False,
+    allow_pickle_weights: PickleOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure a checkpoint series; the same command goes on after a stop."""
+    runner = models("factlife.runner.run")
+    from factlife.runner.score import score_and_report
+    from factlife.series.local import open_series
+
+    resolved = _profile(profile, tracks, device, batch_tokens)
+    opened = open_series(series)
+    settings = runner.Options(
+        trust_remote_code, allow_pickle_weights, tuple(exclude or ()), _command()
+    )
+    root = out or runner.default_out(opened, resolved)
+    with Drawn() as progress:
+        outcome = runner.run(opened, resolved, root, settings, progress)
+        progress.start("scores and report", 1, "steps")
+        result = score_and_report(root)
+        progress.advance(1)
+        progress.finish()
+    console.print(
+        f"{len(outcome.measured)} checkpoints measured, {len(outcome.reused)} kept from before"
+    )
+    _show_metrics(result)
+    if as_json:
+        _print_json({"run": str(root), "report": str(root / "report.html"), "result": result})
+    else:
+        print(root)
+
+
+@app.command("plan")
+@guarded
+def plan_command(
+    series: SeriesArgument,
+    profile: ProfileOption = "standard",
+    tracks: TracksOption = None,
+    out: OutOption = None,
+    device: DeviceOption = None,
+    exclude: ExcludeOption = None,
+    trust_remote_code: TrustOption = False,
+    allow_pickle_weights: PickleOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what a run would measure and about how long it takes; reads no weights."""
+    planner = models("factlife.runner.plan")
+    from factlife.runner.run import Options, default_out
+    from factlife.series.local import open_series
+
+    resolved = _profile(profile, tracks, device, None)
+    opened = open_series(series)
+    settings = Options(trust_remote_code, allow_pickle_weights, tuple(exclude or ()))
+    made = planner.plan(opened, resolved, out or default_out(opened, resolved), settings)
+    if as_json:
+        _print_json(asdict(made))
+    else:
+        _show_plan(made)
+
+
+@app.command("score")
+@guarded
+def score_command(run: RunArgument, as_json: JsonOption = False) -> None:
+    """Compute scores and result.json anew from a run's tables; needs no model."""
+    from factlife.runner.score import score_run
+
+    result = score_run(run)
+    _show_metrics(result)
+    if as_json:
+        _print_json(result)
+    else:
+        print(run / "result.json")
+
+
+@app.command("report")
+@guarded
+def report_command(run: RunArgument) -> None:
+    """Write report.html anew from a run's tables; needs no model."""
+    from factlife.report import write_report
+    from factlife.store import RunStore
+
+    print(write_report(RunStore.existing(run)))
+
+
+@app.command("validate")
+@guarded
+def validate_command(
+    path: Annotated[Path, typer.Argument(help="A result.json or a run folder.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Check a result, or a whole run folder, against the published format."""
+    from factlife.runner.validate import validate
+
+    result = validate(path)
+    if as_json:
+        _print_json({"valid": True, "path": str(path), "protocol": result["protocol"]["hash"]})
+    else:
+        print(f"{path}: valid")
+
+
+@datasets_app.command("build")
+@guarded
+def datasets_build(
+    names: Annotated[list[str] | None, typer.Argument(help="Data sets; default: all.")] = None,
+    root: RootOption = Path("datasets"),
+) -> None:
+    """Write the data sets, byte for byte the same every time."""
+    from factlife.corpora.build import build
+
+    for path in build(root, names or None):
+        print(path)
+
+
+@datasets_app.command("validate")
+@guarded
+def datasets_validate(
+    names: Annotated[list[str] | None, typer.Argument(help="Data sets; default: all.")] = None,
+    root: RootOption = Path("datasets"),
+) -> None:
+    """Run the expectation suites and the cross-table rules."""
+    from factlife.corpora.build import validate
+
+    validate(root, names or None)
+    print(f"{root}: valid")
+
+
+@leaderboard_app.command("build")
+@guarded
+def leaderboard_build(
+    results: Annotated[
+        list[Path], typer.Argument(help="result.json files, or folders that hold some.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for index.html.")] = Path("leaderboard"),
+) -> None:
+    """Build the static leaderboard from result files."""
+    from factlife.hub import build_board
+
+    print(build_board(results, out))
+
+
+# ---- output ----------------------------------------------------------------------------------
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+
+
+class Drawn:
+    """Progress on stderr: a bar with time left on a terminal, a line now and then elsewhere."""
+
+    def __init__(self, every_seconds: float = 10.0) -> None:
+        self._bar = RichProgress(
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+            TextColumn("{task.fields[unit]}"), TimeRemainingColumn(),
+            TextColumn("left  {task.fields[detail]}"),
+            console=console, transient=True, disable=not console.is_terminal,
+        )  # fmt: skip
+        self._every = every_seconds
+        self._task: Any = None
+        self._stage, self._unit, self._total = "", "", 0
+        self._started = self._told = 0.0
+
+    def __enter__(self) -> Drawn:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def start(self, stage: str, total: int, unit: str) -> None:
+        """See `runner.progress.Progress`."""
+        self._stage, self._unit, self._total = stage, unit, total
+        self._started = self._told = time.monotonic()
+        self._task = self._bar.add_task(stage, total=total, unit=unit, detail="")
+
+    def advance(self, done: int, detail: str = "") -> None:
+        """See `runner.progress.Progress`."""
+        self._bar.update(self._task, completed=done, detail=detail)
+        now = time.monotonic()
+        if not console.is_terminal and now - self._told >= self._every and done:
+            left = (now - self._started) / done * (self._total - done)
+            line = f"{self._stage}: {done}/{self._total} {self._unit}, {left:.0f} s left"
+            print(f"{line}  {detail}".rstrip(), file=sys.stderr, flush=True)
+            self._told = now
+
+    def finish(self) -> None:
+        """See `runner.progress.Progress`."""
+        with suppress(KeyError):
+            self._bar.remove_task(self._task)
+
+    def warn(self, message: str) -> None:
+        """See `runner.progress.Progress`."""
+        console.print(f"warning: {message}", style="yellow", markup=False, highlight=False)
+
+
+def _show_demo(made: Demo) -> None:
+    table = Table(title="Demo: seconds by stage", title_justify="left")
+    for heading in ("stage", "budget", "took", "what"):
+        table.add_column(heading, justify="right" if heading in ("budget", "took") else "left")
+    for s in made.stages:
+        table.add_row(s.name, f"{s.budget:.0f}", f"{s.seconds:.1f}", s.detail)
+    total, budget = sum(s.seconds for s in made.stages), sum(s.budget for s in made.stages)
+    table.add_row("all", f"{budget:.0f}", f"{total:.1f}", "")
+    console.print(table)
+    _show_metrics(made.result)
+
+
+def _show_metrics(result: dict[str, Any]) -> None:
+    from factlife.scores import BY_NAME
+
+    protocol = result["protocol"]
+    badge = f" ({protocol['badge']})" if protocol["badge"] else ""
+    title = f"{result['series_name']}, {protocol['name']} v{protocol['version']}{badge}"
+    table = Table(title=title, title_justify="left")
+    for heading in ("metric", "scope", "value", "95 % interval", "n", "unit"):
+        table.add_column(heading)
+    subsets = {"stated", "unstated"}
+    for m in result["metrics"].values():
+        headline = BY_NAME[m["metric"]].headline and m["scope"] in {"overall", "LOC", "NAME"}
+        split = m["metric"] == "recall.whole_answer_accuracy" and m["scope"] in subsets
+        if headline or split:
+            interval = (
+                "" if m["value"] is None else f"{_short(m['ci_low'])} … {_short(m['ci_high'])}"
+            )
+            value = m["reason"] if m["value"] is None else _short(m["value"])
+            title = BY_NAME[m["metric"]].title
+            table.add_row(title, m["scope"], value, interval, str(m["n"]), m["unit"])
+    console.print(table)
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3f}"
+
+
+def _show_plan(made: Plan) -> None:
+    table = Table(
+        title=f"{made.series}: {len(made.revisions)} of {made.available} revisions",
+        title_justify="left",
+    )
+    for heading in ("revision", "stage", "step", "tokens", "MB", "parameters", "finished"):
+        table.add_column(heading)
+    for r in made.revisions:
+        table.add_row(
+            r.revision,
+            r.stage,
+            "" if r.step is None else f"{r.step:,}",
+            "unknown" if r.tokens is None else f"{r.tokens:,}",
+            f"{r.bytes / 1e6:,.1f}",
+            f"{r.parameters:,}",
+            "yes" if r.finished else "no",
+        )
+    out = Console()
+    out.print(table)
+    out.print(
+        f"profile {made.profile}, protocol {made.protocol_hash[:12]}, run folder {made.out}\n"
+        f"{made.prompts:,} sentences ({made.prompt_tokens:,} tokens) a checkpoint, {made.device}; "
+        f"about {made.seconds:,.0f} s for what is not finished (a rough estimate)",
+        highlight=False,
+        markup=False,
+    )
+
+
+def main() -> None:
+    """Entry point of the `factlife` command."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,48 @@
+"""What a result rests on, in words: the same in reports and on the board."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+from factlife.report.html import Child, h
+
+
+def command(result: Mapping[str, Any]) -> str:
+    """The command that measures the series again with the same profile."""
+    words = ["factlife", "run", result["series_name"], "--profile", result["protocol"]["name"]]
+    return shlex.join(words)
+
+
+def identity(result: Mapping[str, Any]) -> list[tuple[str, Child]]:
+    """Protocol, data, model and environment of a result, for the report and the board."""
+    protocol, model, env = result["protocol"], result["model"], result["env"]
+    data = [
+        h("li", f"{d['name']} {d['revision']} ", h("code", d["fingerprint"]))
+        for d in result["data"]
+    ]
+    packages = ", ".join(f"{k} {v}" for k, v in sorted(env["packages"].items()))
+    seeds = ", ".join(f"{k} {v}" for k, v in sorted(env["seeds"].items()))
+    return [
+        ("protocol", f"{protocol['name']} version {protocol['version']}"),
+        ("protocol hash", h("code", protocol["hash"])),
+        ("data", h("ul", data)),
+        ("model", f"{model['repo']}: {model['architecture']}, {model['parameters']:,} parameters"),
+        ("measured in", f"{model['dtype']}, attention {model['attention']}"),
+        ("factlife", f"{result['benchmark_version']}, {source(env)}"),
+        ("container image", h("code", env["image_digest"]) if env["image_digest"] else "none"),
+        ("device", env["device"]),
+        ("deterministic algorithms", "yes" if env["deterministic"] else "no"),
+        ("seeds", seeds or "none"),
+        ("packages", packages or "not recorded"),
+        ("submitter", result["submitter"] or "none"),
+    ]
+
+
+def source(env: Mapping[str, Any]) -> str:
+    """The commit of the benchmark's own source and whether it had local changes."""
+    if env["git_sha"] is None:
+        return "source commit not known"
+    state = {True: " with local changes", False: "", None: " (local changes not known)"}
+    return f"source commit {env['git_sha']}{state[env['dirty']]}"

@@ -1,0 +1,31 @@
+"""Sections of the report.
+
+A section is a function from a `View` to a `Section`, or to None where the run has nothing for it.
+A new track adds its module here and its function to `SECTIONS`; nothing else changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from factlife.report.sections import accuracy, emergence, facts, headline, names, numbers, provenance
+from factlife.report.sections.base import Section
+from factlife.report.view import View
+
+SECTIONS: tuple[Callable[[View], Section | None], ...] = (
+    headline.headline,
+    accuracy.subsets,
+    accuracy.over_training,
+    accuracy.relations,
+    accuracy.ways_of_asking,
+    accuracy.wording,
+    emergence.emergence,
+    facts.facts,
+    names.made_up_names,
+    numbers.numbers,
+    provenance.checkpoints,
+    provenance.warnings,
+    provenance.provenance,
+)
+
+__all__ = ["SECTIONS", "Section"]

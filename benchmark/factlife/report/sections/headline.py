@@ -1,0 +1,86 @@
+"""Headline numbers as cards."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from factlife.report import text
+from factlife.report.figures import colour_of
+from factlife.report.html import Html, h, join
+from factlife.report.marks import interval_mark
+from factlife.report.sections.base import Section, scope_name
+from factlife.report.view import View
+from factlife.scores import BY_NAME, METRICS, Metric
+
+Row = dict[str, Any]
+
+
+def headline(view: View) -> Section:
+    """The metrics that the registry calls headlines, at the end of the series."""
+    cards = [card(view, m, view.final(m.name), view.scopes.groups) for m in METRICS if m.headline]
+    intro = h(
+        "p",
+        "The state of the last measured checkpoint, and when it was reached. There is no single "
+        "score: each number answers a question of its own.",
+    )
+    return Section(
+        "headline", "Headline numbers", "Headline", join([intro, h("div", cards, class_="cards")])
+    )
+
+
+def card(view: View, metric: Metric, row: Row | None, parts: Sequence[str] = ()) -> Html:
+    """One number: value, interval, n, unit, direction and its meaning."""
+    if row is None or row["value"] is None:
+        reason = (row or {}).get("reason") or "this profile does not measure it"
+        number = h("p", "not measured", class_="value missing")
+        between = h("p", reason, class_="between")
+    else:
+        shown = text.number(row["value"], row["unit"])
+        number = h("p", h("data", shown, value=repr(row["value"])), class_="value")
+        between = _between(row)
+    footing = [f"{text.direction(metric.direction)}"]
+    if row is not None and row["n"]:
+        footing.insert(0, f"n = {row['n']:,}")
+    return h(
+        "article",
+        h("h3", metric.title),
+        number,
+        between,
+        interval_mark(row),
+        h("p", metric.meaning, class_="meaning"),
+        breakdown(view, metric.name, parts),
+        h("p", metric.unit, " · ", " · ".join(footing), class_="footing"),
+        class_="card",
+        data_metric=metric.name,
+        data_scope=row["scope"] if row else "overall",
+    )
+
+
+def _between(row: Row) -> Html:
+    span = text.interval(row["ci_low"], row["ci_high"], row["unit"])
+    label = "reached between" if row["unit"] == "tokens" else "interval"
+    return h("p", f"{label} {span}", class_="between", title=row["interval_method"])
+
+
+def breakdown(view: View, metric: str, scopes: Sequence[str]) -> Html | None:
+    """The same number in some scopes, one line each."""
+    lines = []
+    for scope in scopes:
+        row = view.final(metric, scope)
+        if row is not None:
+            tone = colour_of(scope, view.scopes.relations, view.scopes.subsets)
+            dot = h("span", class_="dot", style=f"--swatch:{tone}")
+            lines.append(h("li", dot, h("span", scope_name(scope)), _part(row)))
+    return h("ul", lines, class_="breakdown") if lines else None
+
+
+def _part(row: Row) -> Html:
+    if row["value"] is None:
+        return h("small", row["reason"] or "not measured")
+    value = h("data", text.number(row["value"], row["unit"]), value=repr(row["value"]))
+    span = text.interval(row["ci_low"], row["ci_high"], row["unit"])
+    return join([value, h("small", span)])
+
+
+__all__ = ["BY_NAME", "breakdown", "card", "headline"]

@@ -1,0 +1,19 @@
+"""Shared by all tests: quiet libraries, no network, shapes checked."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# The environments without torch run what needs no model; these files would not import there.
+NEEDS_TORCH = [
+    "bench.py", "circuits", "container", "corpora/test_prompts.py", "recall/test_measure.py",
+    "runner", "scoring/test_targets.py", "series/test_loading.py", "test_cli.py", "tiny.py",
+    "training",
+]  # fmt: skip
+collect_ignore = [] if importlib.util.find_spec("torch") else NEEDS_TORCH
