@@ -10,6 +10,8 @@ os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# Test processes that each take every core wait for one another at every small operation.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 # The environments without torch run what needs no model; these files would not import there.
 NEEDS_TORCH = [
     "bench.py", "circuits", "container", "corpora/test_prompts.py", "recall/test_measure.py",

@@ -30,9 +30,9 @@ def one_of(*allowed: str, default: str) -> Any:
     return field(default=default, metadata={"allowed": allowed})
 
 
-def at_least(low: float, default: Any) -> Any:
-    """A number field with a lower bound."""
-    return field(default=default, metadata={"low": low})
+def at_least(low: float, default: Any, below: float | None = None) -> Any:
+    """A number field with a lower bound, and an upper one that it stays below."""
+    return field(default=default, metadata={"low": low, "below": below})
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Recall:
 class Intervals:
     """How intervals are made."""
 
-    level: float = at_least(0.5, 0.95)
+    level: float = at_least(0.5, 0.95, below=1.0)
     draws: int = at_least(100, 2000)
     seed: int = at_least(0, 0)
 
@@ -127,14 +127,21 @@ def load_profile(name_or_path: str) -> Profile:
     if path.suffix == ".toml":
         if not path.is_file():
             raise UsageError(f"no such profile file: {path}")
-        return parse_profile(path.read_text("utf-8"), str(path))
+        return parse_profile(_read_text(path), str(path))
     if name_or_path not in profile_names():
         raise UsageError(
             f"unknown profile {name_or_path!r}{nearest(name_or_path, profile_names())}; "
             f"shipped: {', '.join(profile_names())}; or give a path ending in .toml"
         )
-    text = resources.files("factlife").joinpath("profiles", f"{name_or_path}.toml").read_text()
-    return parse_profile(text, f"profile {name_or_path}")
+    shipped = resources.files("factlife").joinpath("profiles", f"{name_or_path}.toml")
+    return parse_profile(shipped.read_text("utf-8"), f"profile {name_or_path}")
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: not readable as UTF-8 text ({error})") from error
 
 
 def parse_profile(text: str, where: str) -> Profile:
@@ -219,3 +226,6 @@ def _check_range(f: dataclasses.Field[Any], value: Any, where: str) -> None:
     low = f.metadata.get("low")
     if low is not None and not value >= low:
         raise UsageError(f"{where}: {value!r} is below {low}")
+    below = f.metadata.get("below")
+    if below is not None and not value < below:
+        raise UsageError(f"{where}: {value!r} is not below {below}")

@@ -1,7 +1,7 @@
 """`result.json`, version 1: what a run found, and everything needed to trust it.
 
-The JSON Schema is generated from the dataclasses below and shipped as `result.schema.json`;
-one validator serves the command line, CI and the leaderboard.
+The JSON Schema is generated from the dataclasses below and lies in `docs/result.schema.json`; one
+validator serves the command line, CI and the leaderboard.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ import jsonschema
 from factlife.errors import SubmissionError
 
 SCHEMA_VERSION = 1
-SHA256 = "^[0-9a-f]{64}$"
+# Python's `$` also matches before a last line break, which has no place in a hash.
+SHA256 = r"^[0-9a-f]{64}$(?!\n)"
 
 
 def described(doc: str, **rules: Any) -> Any:
@@ -218,13 +219,39 @@ _MEND = {
 
 
 def problems(value: Any, file: str) -> list[Problem]:
-    """Everything that is wrong with a parsed result.json, in document order."""
+    """Everything that is wrong with a parsed result.json, sorted by place."""
+    if found := _newer(value, file):
+        return [found]
     validator = jsonschema.Draft202012Validator(result_schema())
-    found = [
+    broken = [
         Problem(file, _pointer(e.absolute_path), e.message, _MEND.get(str(e.validator), "mend it"))
         for e in sorted(validator.iter_errors(value), key=lambda e: list(map(str, e.absolute_path)))
     ]
-    return found or list(_inconsistencies(value, file))
+    return [*_unusable_numbers(value, file), *broken] or list(_inconsistencies(value, file))
+
+
+def _newer(value: Any, file: str) -> Problem | None:
+    """A newer format is no heap of small faults."""
+    version = value.get("schema_version") if isinstance(value, dict) else None
+    if not isinstance(version, int) or version <= SCHEMA_VERSION:
+        return None
+    what = f"format {version} is newer than {SCHEMA_VERSION}, the newest this factlife reads"
+    return Problem(file, "/schema_version", what, "install a newer factlife")
+
+
+def _unusable_numbers(value: Any, file: str) -> Iterator[Problem]:
+    """NaN and infinity, which Python's JSON reads although they are not JSON; absurd integers."""
+    open_: list[tuple[tuple[str | int, ...], Any]] = [((), value)]
+    while open_:
+        place, v = open_.pop()
+        if isinstance(v, dict):
+            open_ += [((*place, k), v[k]) for k in reversed(v)]
+        elif isinstance(v, list):
+            open_ += [((*place, i), v[i]) for i in reversed(range(len(v)))]
+        elif isinstance(v, float) and not math.isfinite(v):
+            yield Problem(file, _pointer(place), f"{v} is not JSON", "write null and a reason")
+        elif isinstance(v, int) and not -(2**63) <= v < 2**63:
+            yield Problem(file, _pointer(place), "an integer beyond 64 bits", "write the true one")
 
 
 def _pointer(path: typing.Iterable[str | int]) -> str:
@@ -236,15 +263,15 @@ def _inconsistencies(result: dict[str, Any], file: str) -> Iterator[Problem]:
     revisions = {r["revision"] for r in result["series"]}
     for name, m in result["metrics"].items():
         at = _pointer(["metrics", name])
-        bounds = [m["value"], m["ci_low"], m["ci_high"]]
-        if any(b is not None and not math.isfinite(b) for b in bounds):
-            yield Problem(file, at, "not a finite number", "write null and a reason")
-        elif m["value"] is None and not m["reason"]:
+        value, low, high = m["value"], m["ci_low"], m["ci_high"]
+        if value is None and not m["reason"]:
             yield Problem(file, at, "value is null without a reason", "say why in `reason`")
-        elif m["value"] is not None and None in bounds:
+        elif value is not None and None in (low, high):
             yield Problem(file, at, "a value without an interval", "give ci_low and ci_high")
-        elif m["value"] is not None and not m["ci_low"] <= m["ci_high"]:
+        elif value is not None and low > high:
             yield Problem(file, at, "ci_low is above ci_high", "swap or mend them")
+        elif value is not None and not low <= value <= high:
+            yield Problem(file, at, "value lies outside its interval", "mend the one or the other")
         if m["revision"] and m["revision"] not in revisions:
             yield Problem(
                 file, at, f"revision {m['revision']!r} is not in series", "name one that is"
@@ -267,16 +294,13 @@ def load_result(path: Path) -> dict[str, Any]:
             first problem and counts the rest.
     """
     try:
-        value = json.loads(path.read_text("utf-8"), parse_constant=_refuse_constant)
-    except (OSError, ValueError) as error:
+        value = json.loads(path.read_text("utf-8"))
+        found = problems(value, str(path))
+    except (OSError, ValueError, RecursionError) as error:
         raise SubmissionError(
-            f"{path}: / : not readable as JSON ({error}); write it anew"
+            f"{path}: /: not readable as JSON ({error}); write it anew"
         ) from error
-    if found := problems(value, str(path)):
+    if found:
         more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
         raise SubmissionError(f"{found[0]}{more}")
     return typing.cast(dict[str, Any], value)
-
-
-def _refuse_constant(name: str) -> float:
-    raise ValueError(f"{name} is not JSON")

@@ -73,7 +73,8 @@ class Table:
         """Turn dict rows into a checked Arrow table; absent keys become null.
 
         Raises:
-            IntegrityError: an unknown column, a null where none may be, NaN, or a repeated key.
+            IntegrityError: an unknown column, a value of the wrong type, a null where none may be,
+                NaN, or a repeated key.
         """
         known = {c.name for c in self.columns}
         for row in rows:
@@ -82,8 +83,16 @@ class Table:
                     f"table {self.name}: unknown column {sorted(extra)[0]!r}; "
                     f"its columns are {', '.join(c.name for c in self.columns)}"
                 )
-        arrays = [pa.array([r.get(c.name) for r in rows], type=c.type) for c in self.columns]
+        arrays = [self._array(c, rows) for c in self.columns]
         return self.check(pa.Table.from_arrays(arrays, schema=self.arrow))
+
+    def _array(self, column: Column, rows: Sequence[Mapping[str, Any]]) -> pa.Array:
+        try:
+            return pa.array([r.get(column.name) for r in rows], type=column.type)
+        except (pa.ArrowException, OverflowError) as error:
+            raise IntegrityError(
+                f"table {self.name}: column {column.name} holds {column.type}: {error}"
+            ) from error
 
     def check(self, table: pa.Table) -> pa.Table:
         """Return `table` unchanged if it holds to this contract.
@@ -109,8 +118,11 @@ class Table:
                     f"table {self.name}: NaN or infinity in column {column.name}; "
                     "write null and a reason for what could not be measured"
                 )
-        if table.num_rows != table.group_by(list(self.key)).aggregate([]).num_rows:
-            raise IntegrityError(f"table {self.name}: two rows share one key {self.key}")
+        groups = table.group_by(list(self.key)).aggregate([([], "count_all")])
+        if groups.num_rows != table.num_rows:
+            repeated = groups.filter(pc.greater(groups["count_all"], 1)).to_pylist()[0]
+            key = ", ".join(f"{k} {repeated[k]!r}" for k in self.key)
+            raise IntegrityError(f"table {self.name}: two rows share one key: {key}")
         return table
 
 

@@ -90,35 +90,81 @@ class Resampler:
             means: Floats = np.where(total > 0, (w @ values) / total, np.nan)
         return means
 
-    def interval(self, draws: Floats) -> tuple[float, float]:
-        """Percentile interval of draws [B]; draws that could not be had are left out."""
+    def interval(self, draws: Floats, value: float) -> tuple[float, float]:
+        """Percentile interval of draws [B]; draws that could not be had (NaN) are left out.
+
+        It always holds `value` itself: rounding, or draws that are all but constant, may leave
+        it just outside.
+        """
         tail = (1 - self.level) / 2
-        low, high = np.nanquantile(draws, [tail, 1 - tail])
-        return float(low), float(high)
+        usable = draws[~np.isnan(draws)]
+        low, high = np.quantile(usable if len(usable) else [value], [tail, 1 - tail])
+        return min(float(low), value), max(float(high), value)
+
+
+Support = tuple[npt.ArrayLike, npt.ArrayLike]
 
 
 def bootstrap_mean(
-    values: npt.ArrayLike, resampler: Resampler, weights: npt.ArrayLike | None = None
+    values: npt.ArrayLike,
+    resampler: Resampler,
+    weights: npt.ArrayLike | None = None,
+    support: Support | None = (0.0, 1.0),
 ) -> Estimate:
     """Weighted mean with a percentile bootstrap interval (facts within relations).
 
     Args:
         values: [n] one number a fact.
         weights: [n], default equal (micro); `macro_weights` gives the mean over relations.
+        support: lowest and highest value that each fact can take, or None where it has none.
 
-    Degenerate case: when all values are equal the bootstrap would say "no uncertainty". For
-    values that are all 0 or all 1 the Wilson score interval (Wilson 1927) of n trials stands in.
+    Degenerate case: when no relation varies (all its values are equal) the bootstrap would say
+    "no uncertainty"; `unvaried` stands in, which for values that are all 0 or all 1 is the
+    Wilson score interval of n trials. Without a support the interval has no width, and the
+    method says so.
     """
     x = np.asarray(values, dtype=np.float64)
     if not len(x):
         return missing(0, "no measured facts")
     w = np.ones(len(x)) if weights is None else np.asarray(weights, dtype=np.float64)
     value = float(np.average(x, weights=w))
-    if np.all(x == x[0]) and x[0] in (0.0, 1.0):
-        low, high = wilson(int(x.sum()), len(x), resampler.level)
-        return Estimate(value, low, high, len(x), "wilson")
-    low, high = resampler.interval(resampler.means(x, w))
-    return Estimate(value, low, high, len(x), "bootstrap of facts within relations")
+    low, high = resampler.interval(resampler.means(x, w), value)
+    if not flat(low, high):
+        return Estimate(value, low, high, len(x), "bootstrap of facts within relations")
+    if support is None:
+        return Estimate(value, value, value, len(x), "none: no relation varies")
+    low, high = unvaried(x, w, support, resampler.level)
+    return Estimate(value, low, high, len(x), "wilson")
+
+
+def flat(low: float, high: float) -> bool:
+    """Whether an interval has no width beyond rounding."""
+    return high - low <= 1e-12 * max(1.0, abs(low), abs(high))
+
+
+def unvaried(
+    values: npt.ArrayLike, weights: npt.ArrayLike, support: Support, level: float
+) -> tuple[float, float]:
+    """Interval of a weighted mean in whose draws nothing varies.
+
+    Facts at one place of their support (all right, say) are m trials without an exception, of
+    which Wilson's interval (Wilson 1927) leaves a share z²/(m + z²) possible. An exception
+    costs at most the way to the end of the support. The sides of several such
+    places add up as squares (MOVER; Zou & Donner 2008). Right or wrong answers only: Wilson's
+    interval itself where all are alike.
+    """
+    x, w = np.asarray(values, dtype=np.float64), np.asarray(weights, dtype=np.float64)
+    lowest, highest = (np.broadcast_to(np.asarray(s, dtype=np.float64), x.shape) for s in support)
+    share = w / w.sum()
+    place = np.round((x - lowest) / (highest - lowest), 9)
+    down = up = 0.0
+    for p in np.unique(place):
+        at = place == p
+        exceptions = 1 - wilson(int(at.sum()), int(at.sum()), level)[0]
+        down = math.hypot(down, exceptions * float(share[at] @ (x - lowest)[at]))
+        up = math.hypot(up, exceptions * float(share[at] @ (highest - x)[at]))
+    value = float(share @ x)
+    return value - down, value + up
 
 
 def macro_weights(strata: Sequence[Any] | npt.NDArray[Any]) -> Floats:
@@ -139,22 +185,22 @@ def difference(
 ) -> Estimate:
     """mean(a) - mean(b) over two disjoint sets of facts, with a bootstrap interval.
 
-    When both sides are degenerate (all 0 or all 1) their Wilson intervals are combined
-    by Newcombe's method 10 (Newcombe 1998), so that the interval never has width 0.
+    When a side is degenerate (nothing varies in its draws) the intervals of both sides are
+    combined by Newcombe's method 10 (Newcombe 1998), so that neither side passes for exact.
     """
     x, y = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     if not len(x) or not len(y):
         return missing(len(x) + len(y), "one side has no measured facts")
     value, n = float(x.mean() - y.mean()), len(x) + len(y)
     p, q = bootstrap_mean(x, resampler_a), bootstrap_mean(y, resampler_b)
-    if p.method == q.method == "wilson":
+    if "wilson" in (p.method, q.method):
         assert p.ci_low is not None and p.ci_high is not None
         assert q.ci_low is not None and q.ci_high is not None
         down = math.hypot(x.mean() - p.ci_low, q.ci_high - y.mean())
         up = math.hypot(p.ci_high - x.mean(), y.mean() - q.ci_low)
         return Estimate(value, value - down, value + up, n, "newcombe")
     draws = resampler_a.means(x, np.ones(len(x))) - resampler_b.means(y, np.ones(len(y)))
-    low, high = resampler_a.interval(draws)
+    low, high = resampler_a.interval(draws, value)
     return Estimate(value, low, high, n, "bootstrap of facts within relations")
 
 
@@ -177,7 +223,7 @@ def statistic(
     usable = np.array([d for d in drawn if d is not None], dtype=np.float64)
     if not len(usable):
         return missing(n, reason)
-    low, high = resampler.interval(usable)
+    low, high = resampler.interval(usable, float(value))
     return Estimate(float(value), low, high, n, "bootstrap of facts within relations")
 
 
@@ -196,14 +242,20 @@ def iou(a: set[Any] | frozenset[Any], b: set[Any] | frozenset[Any]) -> float | N
 def area_over_log_tokens(tokens: npt.ArrayLike, values: npt.ArrayLike) -> float | None:
     """Mean height of a curve over ln(tokens), by trapezoids: the unit of the values.
 
-    Points at 0 tokens have no place on a log axis and are left out. None with fewer than two
-    distinct token counts left.
+    Points at 0 tokens have no place on a log axis and are left out. Two points at one token count
+    are a step, which has no area. None with fewer than two distinct token counts left, or where
+    tokens go back from one checkpoint to the next: branches have no common curve.
     """
     t, v = np.asarray(tokens, dtype=np.float64), np.asarray(values, dtype=np.float64)
     x, y = np.log(t[t > 0]), v[t > 0]
-    if len(x) < 2 or x[-1] <= x[0]:
+    if len(x) < 2 or x[-1] <= x[0] or goes_back(t):
         return None
     return float(np.trapezoid(y, x) / (x[-1] - x[0]))
+
+
+def goes_back(tokens: npt.ArrayLike) -> bool:
+    """Whether tokens shrink from one checkpoint to the next, as where training branches."""
+    return bool(np.any(np.diff(np.asarray(tokens, dtype=np.float64)) < 0))
 
 
 def emergence(
@@ -219,10 +271,10 @@ def emergence(
     Returns:
         (tokens of the last checkpoint below, tokens of the first one that stays at or
         above). A curve that is never below was there by its first checkpoint: (0, tokens[0]).
-        None when the final accuracy is 0.
+        None when the final accuracy is 0, or where tokens go back.
     """
     t, a = np.asarray(tokens, dtype=np.float64), np.asarray(accuracy, dtype=np.float64)
-    if not len(a) or a[-1] <= 0:
+    if not len(a) or a[-1] <= 0 or goes_back(t):
         return None
     below = np.flatnonzero(a < share * a[-1] - 1e-12)
     if not len(below):
@@ -263,10 +315,11 @@ def permutation_p(observed: float, null: npt.ArrayLike, alternative: str = "grea
     """Permutation p-value with the observed value counted in, so that it is never 0.
 
     Args:
-        null: [B] the statistic under permuted labels.
+        null: [B] the statistic under permuted labels; NaN (could not be had) is left out.
         alternative: greater, less, or two-sided (twice the smaller tail, at most 1).
     """
     d = np.asarray(null, dtype=np.float64)
+    d = d[~np.isnan(d)]
     greater = (1 + np.sum(d >= observed)) / (1 + len(d))
     less = (1 + np.sum(d <= observed)) / (1 + len(d))
     tails = {"greater": greater, "less": less, "two-sided": min(1.0, 2 * min(greater, less))}

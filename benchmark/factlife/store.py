@@ -12,6 +12,7 @@ is either a part with its own checksum or something that `find_part` does not ac
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
@@ -70,8 +71,7 @@ def atomic_open(path: Path) -> Iterator[IO[bytes]]:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as f:
             yield f
-            f.flush()
-            os.fsync(f.fileno())
+            _flush(f)
         temporary.replace(path)
         _sync_folder(path.parent)
     except OSError as error:
@@ -84,11 +84,20 @@ def atomic_open(path: Path) -> Iterator[IO[bytes]]:
             temporary.unlink(missing_ok=True)
 
 
+def _flush(f: IO[bytes]) -> None:
+    """Push a file's bytes to the disk: a full one complains here at the latest."""
+    f.flush()
+    os.fsync(f.fileno())
+
+
 def _sync_folder(folder: Path) -> None:
-    """Make a rename itself durable."""
+    """Make a rename itself durable, where the file system can (some network ones cannot)."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
     finally:
         os.close(descriptor)
 
@@ -149,8 +158,9 @@ class RunStore:
         identity is refused, whatever else the manifest says.
 
         Raises:
-            UsageError: the folder is in use, belongs to another identity, was written by a
-                newer factlife, or holds files that are no run.
+            UsageError: the folder is in use, cannot be written, belongs to another identity, was
+                written by a newer factlife, or holds tables without a manifest.
+            IntegrityError: its manifest is damaged.
         """
         store = cls(root)
         try:
@@ -162,6 +172,11 @@ class RunStore:
         with _lock(root):
             if (root / MANIFEST).is_file():
                 store._refuse_foreign(manifest)
+            elif (root / "tables").exists():
+                raise UsageError(
+                    f"{root} holds tables but no {MANIFEST}, so that nobody knows how they were "
+                    "measured; choose another --out or move them away"
+                )
             else:
                 write_json(root / MANIFEST, {"format": MANIFEST_FORMAT, **manifest})
             store._sweep()
@@ -178,9 +193,12 @@ class RunStore:
         try:
             manifest: dict[str, Any] = json.loads(path.read_text("utf-8"))
             found = int(manifest["format"])
+            if not isinstance(manifest.get("identity", {}), dict):
+                raise ValueError("identity is not a table")
         except (ValueError, KeyError, TypeError) as error:
+            reason = f"no {error}" if isinstance(error, KeyError) else error
             raise IntegrityError(
-                f"{path} is damaged ({error}); move the folder away and run again"
+                f"{path} is damaged ({reason}); move the folder away and run again"
             ) from error
         if found > MANIFEST_FORMAT:
             raise UsageError(
@@ -233,10 +251,12 @@ class RunStore:
         spec = schema.TABLES[table]
         checked = spec.check(rows) if isinstance(rows, pa.Table) else spec.from_rows(rows)
         metadata = {**spec.arrow.metadata, IDENTITY_KEY: identity.encode()}
-        data = parquet_bytes(checked.replace_schema_metadata(metadata))
+        data = parquet_bytes(checked.cast(spec.arrow).replace_schema_metadata(metadata))
         path = self.part_path(table, partition)
-        write_text(checksum_path(path), f"{hashlib.sha256(data).hexdigest()}  {path.name}\n")
-        write_bytes(path, data)
+        with atomic_open(path) as f:
+            f.write(data)
+            _flush(f)  # a full disk shows here, while the part that stood there keeps its checksum
+            write_text(checksum_path(path), f"{hashlib.sha256(data).hexdigest()}  {path.name}\n")
         return path
 
     def find_part(
@@ -261,31 +281,32 @@ class RunStore:
         if metadata.get(IDENTITY_KEY, b"").decode() != identity:
             log.warning("%s: made from other weights; this part is computed again", path)
             return False
-        return int(metadata[schema.VERSION_KEY]) == schema.TABLES[table].version
+        return int(metadata.get(schema.VERSION_KEY, b"0")) == schema.TABLES[table].version
 
     def read(self, table: str) -> pa.Table:
         """All rows of a table, parts in path order; an absent table is an empty one.
 
         Raises:
-            IntegrityError: a part is damaged.
+            IntegrityError: a part is damaged or of an older version, or two parts hold one key.
             UsageError: a part was written by a newer factlife.
         """
         spec = schema.TABLES[table]
         parts = sorted((self.root / "tables" / table).rglob("part.parquet"))
         tables = [_read_part(path, spec) for path in parts]
-        return pa.concat_tables(tables) if tables else spec.arrow.empty_table()
+        return spec.check(pa.concat_tables(tables)) if tables else spec.arrow.empty_table()
 
     def digest(self, table: str) -> dict[str, Any]:
         """Path, rows and sha256 of a table for `result.json`.
 
-        The sha256 is taken over the sorted `sha256  path` lines of its parts, so that it can be
-        checked with `sha256sum` and does not depend on the order of writing.
+        The sha256 is taken over the sorted `sha256  path` lines of its parts. It does not depend on
+        the order of writing and can be checked inside the run folder with
+
+            find tables/TABLE -name part.parquet | xargs sha256sum | LC_ALL=C sort | sha256sum
         """
-        folder = self.root / "tables" / table
-        parts = sorted(folder.rglob("part.parquet"))
-        lines = "".join(f"{sha256_file(p)}  {p.relative_to(self.root).as_posix()}\n" for p in parts)
+        parts = list((self.root / "tables" / table).rglob("part.parquet"))
+        lines = sorted(f"{sha256_file(p)}  {p.relative_to(self.root).as_posix()}\n" for p in parts)
         rows = sum(pq.read_metadata(p).num_rows for p in parts)
-        digest = hashlib.sha256(lines.encode()).hexdigest()
+        digest = hashlib.sha256("".join(lines).encode()).hexdigest()
         return {"path": f"tables/{table}", "sha256": digest, "rows": rows}
 
     def remove_part(self, table: str, partition: Mapping[str, Any]) -> None:
@@ -327,8 +348,14 @@ def _read_part(path: Path, spec: schema.Table) -> pa.Table:
             f"{path}: checksum is wrong; run the same `factlife run` command to measure it again"
         )
     table = pq.read_table(path, partitioning=None)
-    _refuse_newer(path, spec, table.schema.metadata or {})
-    return spec.check(table.replace_schema_metadata(None).cast(spec.arrow))
+    metadata = table.schema.metadata or {}
+    _refuse_newer(path, spec, metadata)
+    if (found := int(metadata.get(schema.VERSION_KEY, b"0"))) != spec.version:
+        raise IntegrityError(
+            f"{path}: table {spec.name} has version {found}, this factlife reads {spec.version}; "
+            "run the same `factlife run` command to measure it again"
+        )
+    return spec.check(table).cast(spec.arrow)
 
 
 @contextmanager
@@ -336,15 +363,26 @@ def _lock(root: Path) -> Iterator[None]:
     """Hold the folder's lock; the kernel drops it with the process, however that ends."""
     import fcntl
 
-    path = root / LOCK
-    with path.open("a+") as f:
+    try:
+        f = (root / LOCK).open("a+")
+    except OSError as error:
+        raise UsageError(
+            f"cannot write in run folder {root}: {error.strerror}; mend the rights or choose "
+            "another --out"
+        ) from error
+    with f:
         try:
             fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             f.seek(0)
             holder = f.read().strip() or "another process"
             raise UsageError(
                 f"run folder {root} is in use by {holder}; wait for it or choose another --out"
+            ) from error
+        except OSError as error:
+            raise UsageError(
+                f"cannot lock run folder {root}: {error.strerror}; choose an --out on a file "
+                "system with locks"
             ) from error
         f.truncate(0)
         f.write(f"process {os.getpid()} on {os.uname().nodename}\n")

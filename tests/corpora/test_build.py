@@ -94,7 +94,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_other(
     build(tmp_path, ["fact-probes"])
     before = _hashes(tmp_path)
 
-    def refuse(self: Path, target: Path) -> Path:
+    def refuse(*_: Path) -> Path:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "replace", refuse)

@@ -378,7 +378,7 @@ def test_loading_needs_no_folder_and_no_data_library(tmp_path: Path) -> None:
     code = (
         "import sys, json; from factlife.corpora.fact_probes import load_fact_probes;"
         "n = len(load_fact_probes().facts);"
-        "heavy = {'torch', 'pandas', 'datasets', 'great_expectations', 'pyarrow', 'huggingface_hub'};"
+        "heavy = {'torch', 'pandas', 'datasets', 'great_expectations', 'huggingface_hub'};"
         "print(json.dumps([n, sorted(heavy & set(sys.modules))]))"
     )
     done = subprocess.run(

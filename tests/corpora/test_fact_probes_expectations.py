@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import Any
 
 import pyarrow as pa
@@ -17,7 +18,7 @@ from factlife.corpora.expectations import (
 )
 from factlife.corpora.fact_probes import load_fact_probes
 from factlife.corpora.fact_probes.tables import TABLES, arrow_tables
-from factlife.errors import IntegrityError
+from factlife.errors import IntegrityError, UsageError
 
 CLEAN = arrow_tables(load_fact_probes())
 ALL = [(config, e) for config, suite in FACT_PROBES.items() for e in suite]
@@ -164,3 +165,11 @@ def test_the_export_carries_nothing_that_changes_by_itself() -> None:
     assert text == suites_json(FACT_PROBES)
     for word in ("version", '"id"', "1.24", "timestamp", "20:"):
         assert word not in text
+
+
+def test_without_the_library_the_error_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "great_expectations", None)
+    with pytest.raises(UsageError, match=r"great_expectations; install .*factlife\[data\]"):
+        check_table("facts", CLEAN["facts"], FACT_PROBES["facts"], ("fact_id",))

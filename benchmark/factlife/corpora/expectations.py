@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 
 from factlife.corpora.fact_probes.tables import FACTS, PROMPTS, RELATIONS, UNSEEN
-from factlife.errors import IntegrityError
+from factlife.errors import IntegrityError, UsageError
 from factlife.schema import Table
 
 Row = Mapping[str, Any]
@@ -210,10 +210,10 @@ def check_table(
         key: columns that name a row when failures show it.
 
     Raises:
+        UsageError: Great Expectations is not installed.
         IntegrityError: Great Expectations did not run every expectation.
     """
-    import great_expectations as gx
-
+    gx = _great_expectations()
     # The suite object would drop an expectation it cannot read with no more than a log line,
     # so each carries its position, and every position must come back.
     settings = [
@@ -237,11 +237,19 @@ def check_table(
     ]
 
 
+def _great_expectations() -> Any:
+    try:
+        import great_expectations as gx
+    except ImportError as error:
+        raise UsageError(
+            f"checking data sets needs {error.name}; install it with pip install 'factlife[data]'"
+        ) from error
+    return gx
+
+
 def _batch(table: pa.Table) -> Any:
     """The table as a batch of a context that leaves no trace: in memory, no bars, no analytics."""
-    import great_expectations as gx
-
-    context: Any = gx.get_context(mode="ephemeral")
+    context = _great_expectations().get_context(mode="ephemeral")
     context.enable_analytics(False)
     context.variables.progress_bars = {"globally": False, "metric_calculations": False}
     asset = context.data_sources.add_pandas("memory").add_dataframe_asset("table")
@@ -264,7 +272,7 @@ def _failure(
         return rows_failure(config, expectation.name, bad, shown)
     if result.result:
         seen = result.result.get("observed_value")
-        return Failure(config, expectation.name, None, f"found {json.dumps(seen)}")
+        return Failure(config, expectation.name, None, f"found {json.dumps(seen, default=str)}")
     # No result at all: an exception, most often a column that is not there.
     return Failure(config, expectation.name, None, _why_not_run(result.exception_info))
 
@@ -283,7 +291,7 @@ def rows_failure(
     shown = [
         {k: v for k, v in row.items() if wanted is None or k in wanted} for row in bad[:ROWS_SHOWN]
     ]
-    detail = "; ".join(json.dumps(row, ensure_ascii=False) for row in shown)
+    detail = "; ".join(json.dumps(row, ensure_ascii=False, default=str) for row in shown)
     return Failure(config, check, len(bad), detail)
 
 

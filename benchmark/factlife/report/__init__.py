@@ -15,7 +15,7 @@ from typing import Any
 from factlife.report import text
 from factlife.report.datasets import JOINS, all_datasets
 from factlife.report.html import Html, h, join
-from factlife.report.page import asset, page, vega_bundle
+from factlife.report.page import asset, vega_bundle, whole_page
 from factlife.report.sections import SECTIONS, Section
 from factlife.report.view import View, load_view
 from factlife.store import RunStore, write_text
@@ -46,7 +46,7 @@ def render(view: View) -> str:
         "tables": all_datasets(view),
         "figures": {f.id: f.description() for f in figures},
     }
-    return page(
+    return whole_page(
         title=f"{view.result['series_name']}: factlife report",
         header=_header(view, sections),
         navigation=[(s.id, s.short) for s in sections],

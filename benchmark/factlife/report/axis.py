@@ -2,7 +2,8 @@
 
 A checkpoint at 0 tokens has no place on a log axis. It gets a slot of its own, left of the first
 checkpoint and parted from it by a broken line, and no curve runs into it. Where tokens are not
-known for every checkpoint the axis counts steps, and where steps do not grow it counts places in the series.
+known for every checkpoint the axis counts steps; where steps do not grow it counts places in the
+series.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 _MANTISSAS = ((1,), (1, 2, 5), (1, 2, 3, 4, 5, 6, 7, 8, 9))
@@ -48,6 +50,10 @@ class Axis:
         """Whether a value is drawn in the slot of step 0."""
         return self.kind != "position" and value <= 0
 
+    def is_alone(self, value: float) -> bool:
+        """Whether no curve runs through a value: step 0, or the only checkpoint after it."""
+        return self.is_apart(value) or len([v for v in self.values if not self.is_apart(v)]) == 1
+
     @property
     def domain(self) -> tuple[float, float]:
         """Ends of the axis with a little room on both sides."""
@@ -80,7 +86,7 @@ class Axis:
         return f"datum.value < {(self.slot + self.low) / 2!r} ? '0' : {written}"
 
     def with_slot(self) -> Axis:
-        """The same axis with a slot left of the first checkpoint, whether or not step 0 was measured."""
+        """The same axis with the slot left of the first checkpoint, measured or not."""
         if self.kind == "position" or self.slot is not None:
             return self
         return make_axis_between(self.kind, self.title.split(" (")[0], self.values, zero=True)
@@ -114,7 +120,7 @@ def _grows(values: Sequence[float | None]) -> bool:
     if any(v is None for v in values):
         return False
     known = [v for v in values if v is not None]
-    return all(a < b for a, b in zip(known, known[1:], strict=False))
+    return all(a < b for a, b in pairwise(known))
 
 
 def make_axis(checkpoints: Sequence[dict[str, Any]]) -> Axis:

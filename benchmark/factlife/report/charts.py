@@ -8,7 +8,7 @@ variables (`var(--loc)`) that the script replaces, so that a chart follows the c
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import altair as alt
@@ -19,12 +19,21 @@ from factlife.report.figures import DASHES, SHAPES, variable
 Spec = dict[str, Any]
 _ROWS = alt.NamedData("rows")
 _NAMES_WIDTH = 112  # pixels left of the knowledge map
-_AXIS_LABELS = "replace(datum.label, /_/g, ' ')"
+MANY = 20  # checkpoints above which points and seams become finer
+KNOWLEDGE_ROW, THIN_ROW = 13, 4  # pixels a fact, with its name and without
+_SCOPE_LABELS = "datum.label == 'overall' ? 'all facts' : replace(datum.label, /_/g, ' ')"
+_BANDED = alt.AutoSizeParams(type="fit-x", contains="padding")
 
 
 @dataclass(frozen=True)
 class Scale:
-    """The value axis: its title, unit and number format, and its ends if they are fixed."""
+    """The value axis.
+
+    Attributes:
+        format, precise: number formats (d3) of the axis and of tooltips.
+        domain: its ends, if they are fixed.
+        reference, reference_label: a level drawn across the chart, e.g. chance.
+    """
 
     title: str
     format: str = ".0%"
@@ -32,6 +41,7 @@ class Scale:
     domain: tuple[float, float] | None = (0.0, 1.0)
     reference: float | None = None
     reference_label: str = ""
+    ticks: int = 5
 
     def vega(self) -> alt.Scale:
         """As a Vega-Lite scale."""
@@ -43,8 +53,9 @@ class Scale:
 SHARE = Scale("share of facts")
 
 
-def _finish(chart: Any, height: int | alt.Step) -> Spec:
-    spec: Spec = chart.properties(width="container", height=height).to_dict()
+def _finish(chart: Any, height: int) -> Spec:
+    sized = {"width": "container", "height": height, "autosize": _BANDED}
+    spec: Spec = chart.properties(**sized).to_dict()
     spec.pop("config", None)  # the page's script gives the theme
     return spec
 
@@ -78,26 +89,21 @@ def _estimate_tooltip(precise: str) -> list[alt.Tooltip]:
     ]
 
 
-def _breaks(axis: Axis) -> alt.Chart:
+def _level(at: list[float], channel: str, dash: list[int]) -> Any:
+    """Straight lines across the chart at fixed places."""
+    data = alt.InlineData(values=[{"at": a} for a in at])
+    mark = alt.Chart(data).mark_rule(strokeDash=dash, color=variable("muted"), strokeWidth=1.2)
+    return mark.encode(alt.Y("at:Q") if channel == "y" else alt.X("at:Q"))
+
+
+def _breaks(axis: Axis) -> list[Any]:
     """The broken line between step 0 and the log axis."""
-    data = alt.InlineData(values=[{"at": at} for at in axis.breaks])
-    mark = alt.Chart(data).mark_rule(strokeDash=[2, 3], color=variable("muted"), opacity=0.7)
-    return mark.encode(x=alt.X("at:Q"))
+    return [_level(axis.breaks, "x", [2, 3])] if axis.breaks else []
 
 
-def _reference(scale: Scale) -> list[alt.Chart]:
-    """A labelled level, e.g. chance."""
-    if scale.reference is None:
-        return []
-    data = alt.InlineData(values=[{"at": scale.reference, "label": scale.reference_label}])
-    rule = alt.Chart(data).mark_rule(strokeDash=[5, 4], color=variable("muted"), strokeWidth=1.2)
-    text = alt.Chart(data).mark_text(
-        align="right", baseline="bottom", dy=-3, dx=-2, color=variable("muted"), fontSize=11
-    )
-    return [
-        rule.encode(y=alt.Y("at:Q")),
-        text.encode(y=alt.Y("at:Q"), x=alt.value("width"), text="label:N"),
-    ]
+def _reference(scale: Scale, channel: str) -> list[Any]:
+    """A level such as chance; the legend names it."""
+    return [] if scale.reference is None else [_level([scale.reference], channel, [5, 4])]
 
 
 def curves(
@@ -121,13 +127,18 @@ def curves(
     together = base.transform_filter(alt.FieldEqualPredicate(field="alone", equal=False))
     alone = base.transform_filter(alt.FieldEqualPredicate(field="alone", equal=True))
     detail = alt.Detail(["measure:N"])
+    band = together.mark_area(opacity=0.16).encode(x, low, high, colour, detail)
+    bar = alone.mark_rule(strokeWidth=1.5, opacity=0.6).encode(x, low, high, colour, detail)
+    line = together.mark_line(strokeWidth=2).encode(x=x, y=y, color=colour, strokeDash=dash)
+    size = 34 if len(axis.values) <= MANY else 14
+    some_alone = any(axis.is_alone(v) for v in axis.values)
+    some_together = not all(axis.is_alone(v) for v in axis.values)
     layers = [
-        _breaks(axis),
-        *_reference(scale),
-        together.mark_area(opacity=0.16).encode(x, low, high, colour, detail),
-        alone.mark_rule(strokeWidth=1.5, opacity=0.6).encode(x, low, high, colour, detail),
-        together.mark_line(strokeWidth=2).encode(x=x, y=y, color=colour, strokeDash=dash),
-        base.mark_point(filled=True, size=34, opacity=1).encode(
+        *_breaks(axis),
+        *_reference(scale, "y"),
+        *([bar] if some_alone else []),  # a layer without rows would spoil the axis
+        *([band, line] if some_together else []),
+        base.mark_point(filled=True, size=size, opacity=1).encode(
             x=x, y=y, color=colour, shape=shape, tooltip=_estimate_tooltip(scale.precise)
         ),
     ]
@@ -146,14 +157,19 @@ def _styles(measures: Sequence[str]) -> tuple[Any, Any]:
     )
 
 
+def _names_axis(grid: bool) -> alt.Axis:
+    return alt.Axis(
+        labelExpr=_SCOPE_LABELS, labelLimit=150, ticks=False, domain=False, grid=grid
+    )
+
+
 def _value_axis(scale: Scale) -> alt.Axis:
-    return alt.Axis(format=scale.format, tickCount=5)
+    return alt.Axis(format=scale.format, tickCount=scale.ticks, labelOverlap=True)
 
 
 def small_curves(axis: Axis, scale: Scale, scopes: Sequence[str], colours: Sequence[str]) -> Spec:
     """The curve of one scope, small enough to stand among many."""
-    plain = Scale("", scale.format, scale.precise, scale.domain, scale.reference)
-    spec = curves(axis, plain, scopes, colours, [], height=120)
+    spec = curves(axis, replace(scale, title="", ticks=2), scopes, colours, [], height=110)
     return _without_titles(spec)
 
 
@@ -179,7 +195,7 @@ def intervals(
         f"{field}:N",
         title=None,
         sort=list(order),
-        axis=alt.Axis(labelExpr=_AXIS_LABELS, labelLimit=150, ticks=False, domain=False),
+        axis=_names_axis(grid=False),
     )
     x = alt.X("value:Q", title=scale.title, scale=scale.vega(), axis=_value_axis(scale))
     low = alt.X("ci_low:Q", title=scale.title)
@@ -188,21 +204,13 @@ def intervals(
     base = alt.Chart()
     dots = {"y": y, "color": colour, "yOffset": offset}
     layers = [
-        *_reference_across(scale),
+        *_reference(scale, "x"),
         base.mark_rule(strokeWidth=2, opacity=0.55).encode(x=low, x2="ci_high:Q", **dots),
         base.mark_point(filled=True, size=60, opacity=1).encode(
             x=x, tooltip=_estimate_tooltip(scale.precise), **dots
         ),
     ]
-    return _finish(alt.layer(*layers, data=_ROWS), alt.Step(step))
-
-
-def _reference_across(scale: Scale) -> list[alt.Chart]:
-    if scale.reference is None:
-        return []
-    data = alt.InlineData(values=[{"at": scale.reference}])
-    rule = alt.Chart(data).mark_rule(strokeDash=[5, 4], color=variable("muted"), strokeWidth=1.2)
-    return [rule.encode(x=alt.X("at:Q"))]
+    return _finish(alt.layer(*layers, data=_ROWS), step * len(order))
 
 
 def emergence(
@@ -221,16 +229,16 @@ def emergence(
         "scope:N",
         title=None,
         sort=list(scopes),
-        axis=alt.Axis(labelExpr=_AXIS_LABELS, labelLimit=150, ticks=False, domain=False, grid=True),
+        axis=_names_axis(grid=True),
     )
     lane = alt.YOffset("share:N", sort=list(shares))
     strength = alt.Opacity(
-        "share:N", scale=alt.Scale(domain=list(shares), range=[0.85, 0.4]), legend=None
+        "share:O", scale=alt.Scale(domain=list(shares), range=[0.85, 0.4]), legend=None
     )
     colour = _colour(scopes, colours)
     base = alt.Chart()
     layers = [
-        _breaks(axis),
+        *_breaks(axis),
         base.mark_bar(height=7, cornerRadius=3).encode(
             _x(axis, "x_ci_low"), alt.X2("x_ci_high:Q"), y, lane, colour, strength, tooltip=tooltip
         ),
@@ -238,7 +246,7 @@ def emergence(
             _x(axis, "x_value"), y, lane, tooltip=tooltip
         ),
     ]
-    return _finish(alt.layer(*layers, data=_ROWS), alt.Step(14, **{"for": "offset"}))
+    return _finish(alt.layer(*layers, data=_ROWS), 28 * len(scopes))
 
 
 def templates(relations: Sequence[str], colours: Sequence[str]) -> Spec:
@@ -255,11 +263,9 @@ def templates(relations: Sequence[str], colours: Sequence[str]) -> Spec:
         "relation:N",
         title=None,
         sort=list(relations),
-        axis=alt.Axis(labelExpr=_AXIS_LABELS, labelLimit=150, ticks=False, domain=False, grid=True),
+        axis=_names_axis(grid=True),
     )
-    x = alt.X(
-        "value:Q", title=SHARE.title, scale=SHARE.vega(), axis=alt.Axis(format=".0%", tickCount=5)
-    )
+    x = alt.X("value:Q", title=SHARE.title, scale=SHARE.vega(), axis=_value_axis(SHARE))
     scale = alt.Scale(domain=list(relations), range=list(colours))
     colour = alt.Color("relation:N", scale=scale, legend=None)
     base = alt.Chart()
@@ -276,17 +282,17 @@ def templates(relations: Sequence[str], colours: Sequence[str]) -> Spec:
             x=x, y=y, color=colour, tooltip=tooltip
         ),
     ]
-    return _finish(alt.layer(*layers, data=_ROWS), alt.Step(26))
+    return _finish(alt.layer(*layers, data=_ROWS), 26 * len(relations))
 
 
 def knowledge(
-    labels: Sequence[str], sets: Sequence[str], colours: Sequence[str], named: bool = True
+    labels: Sequence[str], shown: Sequence[str], colours: Sequence[str], named: bool = True
 ) -> Spec:
     """Fact x checkpoint, coloured where the whole answer is right.
 
     Args:
         labels: of the checkpoints; numbers written by `text.si`, never names.
-        sets: names of the sets that facts are coloured by, with their `colours`.
+        shown: what a cell may show (a set of facts, or one of the other states), with `colours`.
         named: write each fact's subject beside its row; else rows are thin.
     """
     tooltip = [
@@ -299,35 +305,25 @@ def knowledge(
         alt.Tooltip("rank:Q", title="rank of first token"),
         alt.Tooltip("logprob_sum_nats:Q", title="log-probability (nats)", format=".2f"),
     ]
-    names = "[" + ",".join(f"'{label}'" for label in labels) + "]"
-    x = alt.X(
-        "nth:O",
-        title=None,
-        axis=alt.Axis(
-            labelExpr=f"{names}[datum.value]", labelAngle=0, labelOverlap="greedy", ticks=False,
-            domain=False,
-        ),
+    numbers = "[" + ",".join(f"'{label}'" for label in labels) + "]"
+    below = alt.Axis(
+        labelExpr=f"{numbers}[datum.value]", labelAngle=0, labelOverlap="greedy",
+        labelSeparation=6, labelFontSize=10, ticks=False, domain=False,
     )  # fmt: skip
-    y = alt.Y(
-        "line:O",
-        title=None,
-        sort=alt.EncodingSortField("line"),
-        axis=alt.Axis(labels=False, ticks=False, domain=False),
+    # Fixed extents: the maps of all relations are equally wide, whatever their names.
+    beside = alt.Axis(
+        labels=named, labelLimit=_NAMES_WIDTH - 6, minExtent=_NAMES_WIDTH if named else 0,
+        maxExtent=_NAMES_WIDTH if named else 0, labelFontSize=10, ticks=False, domain=False,
+        labelColor=variable("ink"),
+    )  # fmt: skip
+    by_line = alt.EncodingSortField("line", op="min")
+    seam = 1 if len(labels) <= MANY else 0.4
+    scale = alt.Scale(domain=list(shown), range=list(colours))
+    chart = alt.Chart(_ROWS).mark_rect(stroke=variable("bg"), strokeWidth=seam)
+    chart = chart.encode(
+        x=alt.X("nth:O", title=None, axis=below),
+        y=alt.Y("name:N", title=None, sort=by_line, axis=beside),
+        color=alt.Color("shown:N", scale=scale, legend=None),
+        tooltip=tooltip,
     )
-    scale = alt.Scale(domain=list(sets), range=list(colours))
-    colour = alt.Color("set:N", scale=scale, legend=None)
-    base = alt.Chart().encode(x=x, y=y, tooltip=tooltip)
-    known = base.transform_filter(alt.FieldEqualPredicate(field="state", equal="known"))
-    other = base.transform_filter(alt.FieldEqualPredicate(field="state", equal="not known"))
-    names_left = alt.Chart().transform_filter(alt.FieldEqualPredicate(field="nth", equal=0))
-    layers = [
-        other.mark_rect(color=variable("off"), stroke=variable("bg"), strokeWidth=1),
-        known.mark_rect(stroke=variable("bg"), strokeWidth=1).encode(color=colour),
-    ]
-    subjects = names_left.mark_text(
-        align="right", x=-6, limit=_NAMES_WIDTH - 8, fontSize=10, color=variable("ink")
-    ).encode(y=y, text="subject:N")
-    chart = alt.layer(*layers, *([subjects] if named else []), data=_ROWS)
-    spec = _finish(chart, alt.Step(13 if named else 4))
-    spec["padding"] = {"left": _NAMES_WIDTH if named else 4, "right": 4, "top": 2, "bottom": 2}
-    return spec
+    return _finish(chart, KNOWLEDGE_ROW)  # each panel says its own height

@@ -1,8 +1,8 @@
 """The numbers behind the charts, embedded once a page.
 
-A data set is columns of equal length. Text columns are coded (`names` and `codes`), and a column that
-is named in `JOINS` holds row numbers of another data set, so that nothing is written twice. The
-page's script turns them back into rows.
+A data set is columns of equal length. Text columns are coded (`names` and `codes`), and a column
+that is named in `JOINS` holds row numbers of another data set, so that nothing is written twice.
+The page's script turns them back into rows.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ import numpy as np
 import pyarrow.compute as pc
 
 from factlife.recall.metrics import SERIES
-from factlife.report.view import OVERALL, Row, View
+from factlife.report.view import Row, View
 from factlife.scores import METRICS
-from factlife.stats import wilson
+from factlife.stats import Ints, wilson
 
 JOINS = {"checkpoint": "checkpoints", "metric": "metrics", "fact": "facts"}
+KNOWN, NOT_KNOWN, NOT_MEASURED = "known", "not known", "not measured"
 EMERGENCE = {"recall.emergence50": "50 % of final", "recall.emergence90": "90 % of final"}
 
 
@@ -61,18 +62,16 @@ def all_datasets(view: View) -> dict[str, Any]:
 
 def _checkpoints(view: View) -> dict[str, Any]:
     axis = view.axis
-    drawn = [v for v in axis.values if not axis.is_apart(v)]
     rows = [
         {
             **{k: c[k] for k in ("revision", "stage", "step", "tokens")},
             "nth": i,
             "x": axis.place(v),
-            "apart": axis.is_apart(v),
-            "alone": axis.is_apart(v) or len(drawn) == 1,
+            "alone": axis.is_alone(v),
         }
         for i, (c, v) in enumerate(zip(view.measured, axis.values, strict=True))
     ]
-    columns = ("revision", "stage", "step", "tokens", "nth", "x", "apart", "alone")
+    columns = ("revision", "stage", "step", "tokens", "nth", "x", "alone")
     return pack(rows, columns)
 
 
@@ -109,8 +108,8 @@ def _emergence(view: View) -> dict[str, Any]:
 # ---- facts -----------------------------------------------------------------------------------
 
 
-def learned_at(known: np.ndarray[Any, np.dtype[np.int64]]) -> int:
-    """Place of the checkpoint since which a fact [C] is known for good; C if it is not at the end."""
+def learned_at(known: Ints) -> int:
+    """Place of the checkpoint since which a fact [C] is known for good; C if not at the end."""
     unknown = np.flatnonzero(known == 0)
     return int(unknown[-1]) + 1 if len(unknown) else 0
 
@@ -133,33 +132,36 @@ def fact_order(view: View) -> list[int]:
     return sorted(range(len(view.cube.fact_ids)), key=key)
 
 
-def _known(view: View) -> np.ndarray[Any, np.dtype[np.int64]]:
+def _known(view: View) -> Ints:
     """[C, n] 1 where the whole answer is right; what was not measured counts as not known."""
-    known: np.ndarray[Any, np.dtype[np.int64]] = np.nan_to_num(
-        view.cube.source["whole_answer"]
-    ).astype(np.int64)
+    known: Ints = np.nan_to_num(view.cube.source["whole_answer"]).astype(np.int64)
     return known
 
 
 def _facts(view: View) -> dict[str, Any]:
-    rows = [
-        {
-            "fact": view.cube.fact_ids[i],
-            "relation": view.cube.relations[i],
-            "subject": view.subject(view.cube.fact_ids[i]),
-            "answer": view.answers.get(view.cube.fact_ids[i]),
-            "set": view.subset_of(view.cube.fact_ids[i])
-            or view.scopes.relations[view.cube.relations[i]],
+    rows = []
+    taken = set()
+    for line, i in enumerate(fact_order(view)):
+        fact, relation = view.cube.fact_ids[i], view.cube.relations[i]
+        subject = view.subject(fact)
+        twin = (relation, subject) in taken
+        taken.add((relation, subject))
+        rows.append({
+            "fact": fact,
+            "relation": relation,
+            "subject": subject,
+            "name": f"{subject} ({fact})" if twin else subject,  # a row of its own in the map
+            "answer": view.answers.get(fact),
+            "set": view.set_of(fact, relation),
             "line": line,
-        }
-        for line, i in enumerate(fact_order(view))
-    ]
-    return pack(rows, ("fact", "relation", "subject", "answer", "set", "line"))
+        })  # fmt: skip
+    return pack(rows, ("fact", "relation", "subject", "name", "answer", "set", "line"))
 
 
 def _knowledge(view: View) -> dict[str, Any]:
     return pack(
-        list(_knowledge_rows(view)), ("fact", "checkpoint", "state", "rank", "logprob_sum_nats")
+        list(_knowledge_rows(view)),
+        ("fact", "checkpoint", "state", "shown", "rank", "logprob_sum_nats"),
     )
 
 
@@ -168,12 +170,14 @@ def _knowledge_rows(view: View) -> Iterator[Row]:
     for line, i in enumerate(fact_order(view)):
         for c in range(len(view.measured)):
             right = source["whole_answer"][c, i]
-            state = "not measured" if np.isnan(right) else "known" if right else "not known"
+            state = NOT_MEASURED if np.isnan(right) else KNOWN if right else NOT_KNOWN
+            own = view.set_of(view.cube.fact_ids[i], view.cube.relations[i])
             rank, logprob = source["rank"][c, i], source["logprob_sum_nats"][c, i]
             yield {
                 "fact": line,
                 "checkpoint": c,
                 "state": state,
+                "shown": own if state == KNOWN else state,
                 "rank": None if np.isnan(rank) else int(rank),
                 "logprob_sum_nats": None if np.isnan(logprob) else float(logprob),
             }
@@ -182,7 +186,8 @@ def _knowledge_rows(view: View) -> Iterator[Row]:
 def _templates(view: View) -> dict[str, Any]:
     """Whole-answer accuracy of every template at the last checkpoint."""
     rows = view.recall.filter(pc.equal(view.recall["revision"], view.last)).to_pylist()
-    kept, grouped = set(view.cube.fact_ids), {}
+    kept = set(view.cube.fact_ids)
+    grouped: dict[tuple[str, str, str], list[bool]] = {}
     for r in rows:
         if r["fact_id"] in kept and r["whole_answer"] is not None:
             key = (r["relation"], r["template_id"], r["template_role"])
@@ -200,5 +205,3 @@ def _templates(view: View) -> dict[str, Any]:
     ]
     return pack(found, ("relation", "template", "role", "value", "ci_low", "ci_high", "n"))
 
-
-__all__ = ["EMERGENCE", "JOINS", "OVERALL", "all_datasets", "fact_order", "learned_at", "pack"]

@@ -41,12 +41,16 @@ def colour_of(scope: str, relations: Mapping[str, str], subsets: Sequence[str]) 
 
 @dataclass(frozen=True)
 class Key:
-    """One entry of a legend: a line (with a style number) or a filled box."""
+    """One entry of a legend.
+
+    Attributes:
+        kind: line (with a point, styled by number), level (a dashed line) or box (filled).
+    """
 
     label: str
     colour: str
     style: int = 0
-    box: bool = False
+    kind: str = "line"
 
 
 @dataclass(frozen=True)
@@ -68,9 +72,10 @@ class Figure:
         spec: Vega-Lite specification over a data set named `rows`.
         dataset: name of the embedded data set, narrowed by `where` (column -> allowed values).
         columns: of the data table and its download.
-        choices: values of `scope` that the reader can choose between.
+        choices: (scope, name) that the reader can choose between, one at a time.
         notes: what is not in the chart, and why.
         missing: why there is no chart at all.
+        narrow: panels are small enough to stand five in a row.
     """
 
     id: str
@@ -82,9 +87,10 @@ class Figure:
     columns: Sequence[str] = ()
     legend: Sequence[Key] = ()
     panels: Sequence[Panel] = ()
-    choices: Sequence[str] = ()
+    choices: Sequence[tuple[str, str]] = ()
     notes: Sequence[str] = ()
     missing: str | None = None
+    narrow: bool = False
 
     def description(self) -> dict[str, Any]:
         """What the page's script needs to draw it."""
@@ -101,21 +107,26 @@ class Figure:
         caption = h("figcaption", h("h3", self.title), h("p", self.explanation))
         if self.missing is not None:
             return h("figure", caption, h("p", f"No chart: {self.missing}.", class_="missing"))
+        summary = h("summary", "Data of this chart")
+        # Always four children: figures side by side share these rows (subgrid).
         return h(
             "figure",
             caption,
-            self._choice(),
-            legend(self.legend),
+            h("div", self._choice(), legend(self.legend), class_="keys"),
             self._charts(),
-            [h("p", note, class_="note") for note in self.notes],
-            h("details", h("summary", "Data of this chart"), class_="data", data_figure=self.id),
+            h(
+                "div",
+                [h("p", note, class_="note") for note in self.notes],
+                h("details", summary, class_="data", data_figure=self.id),
+            ),
             id=self.id,
         )
 
     def _charts(self) -> Html:
         if not self.panels:
             return h("div", class_="chart", data_figure=self.id)
-        return h("div", [self._panel(i, p) for i, p in enumerate(self.panels)], class_="panels")
+        panels = [self._panel(i, p) for i, p in enumerate(self.panels)]
+        return h("div", panels, class_="panels narrow" if self.narrow else "panels")
 
     def _panel(self, i: int, p: Panel) -> Html:
         note = h("span", p.note, class_="panel-note") if p.note else None
@@ -125,7 +136,7 @@ class Figure:
     def _choice(self) -> Html | None:
         if len(self.choices) < 2:
             return None
-        options = [h("option", c, value=c) for c in self.choices]
+        options = [h("option", name, value=scope) for scope, name in self.choices]
         label = h("span", "Facts shown")
         select = h("select", options, data_figure=self.id, autocomplete="off")
         return h("p", h("label", label, select), class_="choice")
@@ -149,11 +160,12 @@ _MARKS = (
 def _swatch(key: Key) -> Html:
     """A drawn sample; every part of it is written here, none of it comes from data."""
     style = f"--swatch:{key.colour}"
-    if key.box:
+    if key.kind == "box":
         return h("span", class_="swatch-box", style=style)
-    dash = " ".join(map(str, DASHES[key.style])) if key.style else "none"
+    level = key.kind == "level"
+    dash = "5 4" if level else " ".join(map(str, DASHES[key.style])) if key.style else "none"
     line = f'<line x1="0" x2="28" y1="6" y2="6" stroke-width="2" stroke-dasharray="{dash}"/>'
-    drawing = join([Html(line), Html(_MARKS[key.style])])
+    drawing = join([Html(line), None if level else Html(_MARKS[key.style])])
     return h(
         "svg", drawing, class_="swatch", viewBox="0 0 28 12", style=style, aria_hidden="true"
     )

@@ -13,7 +13,7 @@ def table(
     caption: str, head: Sequence[Child], rows: Sequence[Sequence[Child]], classes: str = ""
 ) -> Html:
     """A table that scrolls inside its own box; the first cell of each row heads it."""
-    cells = [h("th", c, scope="col") for c in head]
+    cells = [h("th", c, scope="col", class_=_side(i, rows)) for i, c in enumerate(head)]
     body = [h("tr", _row(r)) for r in rows]
     inner = h(
         "table",
@@ -24,6 +24,13 @@ def table(
     )
     # A box that scrolls must be reachable by keyboard.
     return h("div", inner, class_="scroll", tabindex=0, role="region", aria_label=caption)
+
+
+def _side(column: int, rows: Sequence[Sequence[Child]]) -> str | None:
+    """`number` where the column's first cell is one: its head stands above it."""
+    first = rows[0][column] if rows else None
+    is_number = isinstance(first, Html) and first.startswith("<td") and 'class="number"' in first
+    return "number" if is_number else None
 
 
 def _row(cells: Sequence[Child]) -> list[Html]:

@@ -23,6 +23,11 @@ def si(value: float) -> str:
     return f"{rounded:.3g}"
 
 
+def compact(value: float) -> str:
+    """Two significant digits, for axis labels that have little room: 38896 -> 39K."""
+    return si(float(f"{value:.2g}"))
+
+
 def _is_share(unit: str) -> bool:
     return unit.startswith(("share ", "mean share ", "probability"))
 
@@ -48,9 +53,9 @@ def number(value: float, unit: str) -> str:
     return _minus(_bare(value, unit)) + _sign(unit)
 
 
-def interval(low: float, high: float, unit: str) -> str:
+def interval(low: float, high: float, unit: str, word: str = "to") -> str:
     """An interval as shown, `44.1 to 58.9 %`; words, because a dash reads as a minus."""
-    return f"{_minus(_bare(low, unit))} to {_minus(_bare(high, unit))}{_sign(unit)}"
+    return f"{_minus(_bare(low, unit))} {word} {_minus(_bare(high, unit))}{_sign(unit)}"
 
 
 def _minus(text: str) -> str:
@@ -67,6 +72,11 @@ def with_interval(metric: Mapping[str, Any]) -> str:
     if metric["ci_low"] is None or metric["ci_high"] is None:
         return value
     return f"{value} ({interval(metric['ci_low'], metric['ci_high'], metric['unit'])})"
+
+
+def unit_word(unit: str) -> str:
+    """The unit as written behind a large number; empty where the sign says it."""
+    return unit if unit in ("tokens", "nats", "AUROC") else ""
 
 
 def direction(name: str) -> str:

@@ -83,6 +83,11 @@ class View:
         return make_axis(self.measured)
 
     @property
+    def when(self) -> str:
+        """What a chart of all checkpoints spans, for titles."""
+        return "over training" if len(self.measured) > 1 else "at the only checkpoint"
+
+    @property
     def last(self) -> str:
         """The last measured revision."""
         return str(self.measured[-1]["revision"])
@@ -159,9 +164,10 @@ class View:
             return {}
         return {str(name): frozenset(map(str, facts)) for name, facts in recorded.items()}
 
-    def subset_of(self, fact: str) -> str | None:
-        """The first named subset that a fact is in."""
-        return next((n for n in self.scopes.subsets if fact in self.members.get(n, ())), None)
+    def set_of(self, fact: str, relation: str) -> str:
+        """What a fact is coloured by: the first named subset that it is in, or its group."""
+        inside = (n for n in self.scopes.subsets if fact in self.members.get(n, ()))
+        return next(inside, self.scopes.relations[relation])
 
     def subject(self, fact: str) -> str:
         """Name of a fact for readers: its subject, or what its id says."""

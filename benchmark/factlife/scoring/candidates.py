@@ -48,8 +48,10 @@ def score_groups(
     Returns:
         One list a group, in the order of its targets; None where a number was not finite.
     """
+    if not groups:
+        return []
     shared = [g.shared() for g in groups]
-    if min(shared, default=1) < 1 or not _has_plain_cache(model, groups[0]):
+    if min(shared) < 1 or not _has_plain_cache(model, groups[0]):
         return _score_whole(model, groups, batch_tokens)
     found: list[list[float | None]] = [[] for _ in groups]
     cost = [max(len(t.ids) for t in g.targets) * len(g.targets) for g in groups]

@@ -30,7 +30,7 @@ PER_GROUP = {
 }
 NOT_FIRST = "~"
 # Slots every kind has besides its own.
-COMMON_SLOTS = frozenset({"S", "root", "country", "country_adj", "country2", "country2_adj"})
+COMMON_SLOTS = frozenset({"S", "S_bare", "root", "country", "country_adj", "country2", "country2_adj"})
 
 
 @dataclass(frozen=True)

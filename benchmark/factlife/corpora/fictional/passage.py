@@ -331,6 +331,7 @@ class _Prober:
         values: dict[str, Value] = dict(self.c.values)
         subject = self.c.entity("S")
         values["S"] = Entity(subject.kind, self.c.kind.article + subject.name, subject.name, "")
+        values["S_bare"] = subject.name
         discourse = Discourse(subject, self.c.kind.article, (), values, self.draws)
         return tidy(realise(wording, discourse)).rstrip()
 

@@ -155,6 +155,9 @@ class Discourse:
 
     def mention(self, tag: str) -> str:
         """Realise one mention tag and update the discourse."""
+        if tag == "S_bare":
+            self.topic_now = self.opened = True
+            return self.subject.name
         if tag in ("it", "its", "him"):
             self.topic_now = True
             return PRONOUNS[self.subject.gender][{"it": "he", "its": "his", "him": "him"}[tag]]

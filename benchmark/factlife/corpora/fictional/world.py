@@ -9,6 +9,7 @@ point backwards and a subject can take its country from the place it is linked t
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -250,8 +251,13 @@ class _Maker:
         if kind == "word":
             word = self._root("thing")
             return Entity("word", word, word)
+        if kind == "binomial":
+            name = f"{self._root('thing').capitalize()}ia {self._root('place')}ensis"
+            return Entity("binomial", name, name)
         root = self._root(kind).capitalize()
         name = pattern.replace("{root}", root) if pattern else root
+        for slot in re.findall(r"{(\w+)}", name):
+            name = name.replace("{" + slot + "}", str(self.made.profile[slot]))
         return Entity(kind, name, name)
 
     def _title(self) -> Entity:

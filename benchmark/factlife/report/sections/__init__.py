@@ -8,7 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from factlife.report.sections import accuracy, emergence, facts, headline, names, numbers, provenance
+from factlife.report.sections import (
+    accuracy,
+    emergence,
+    facts,
+    headline,
+    names,
+    numbers,
+    provenance,
+)
 from factlife.report.sections.base import Section
 from factlife.report.view import View
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from factlife.report import charts, text
 from factlife.report.charts import SHARE, Scale
 from factlife.report.figures import Figure, Key
@@ -11,8 +13,10 @@ from factlife.report.sections.base import (
     WHOLE,
     Section,
     colours,
+    group_keys,
     measured_scopes,
     paragraphs,
+    reference_key,
     scope_panels,
     score_figure,
     with_chance,
@@ -23,10 +27,10 @@ from factlife.scores import BY_NAME
 
 CORRECTED = "recall.candidate_accuracy_corrected"
 _ABOUT_SUBSETS = {
-    ("stated", "unstated"): (
-        "The training text tells the stated facts and never the unstated ones. Only the stated facts "
-        "can have been learned: what the model gets right among the unstated ones is guessing, a "
-        "shortcut, or a leak. An accuracy over both together would hide the difference."
+    "stated unstated": (
+        "The training text tells the stated facts and never the unstated ones. Only the stated "
+        "facts can have been learned: what the model gets right among the unstated ones is "
+        "guessing, a shortcut, or a leak. An accuracy over both together hides the difference."
     ),
 }
 
@@ -37,12 +41,12 @@ def subsets(view: View) -> Section | None:
     if not names:
         return None
     about = _ABOUT_SUBSETS.get(
-        tuple(sorted(names)), "The series names these sets of facts; each is measured apart."
+        " ".join(sorted(names)), "The series names these sets of facts; each is measured apart."
     )
     cards = [_subset_card(view, name) for name in names]
     body = join([h("p", about), _chance_sentence(view), h("div", cards, class_="cards wide")])
-    title = " and ".join(n.replace("_", " ") for n in names).capitalize() + " facts"
-    return Section("subsets", title, title, body, [_subset_figure(view, names)])
+    title = " and ".join(map(text.spaced, names)).capitalize()
+    return Section("subsets", f"{title} facts", title, body, _subset_figures(view, names))
 
 
 def _chance_sentence(view: View) -> Html:
@@ -59,38 +63,72 @@ def _chance_sentence(view: View) -> Html:
 
 
 def _subset_card(view: View, name: str) -> Html:
-    parts = [s for s in view.scopes.crossed if s.startswith(f"{name}.")]
+    parts = {s: s.removeprefix(f"{name}.") for s in view.scopes.crossed if s.startswith(f"{name}.")}
     made = card(view, BY_NAME[WHOLE], view.final(WHOLE, name), parts)
     level = view.chance(name)
     guess = f", guessing {text.number(level, 'share of facts')}" if level is not None else ""
-    head = h("p", f"{name.replace('_', ' ')} facts{guess}", class_="over")
+    head = h("p", f"{text.spaced(name).capitalize()} facts{guess}", class_="over")
     tone = colours(view, [name])[0]
     return h("div", head, made, class_="subset", style=f"--swatch:{tone}")
 
 
-def _subset_figure(view: View, names: list[str]) -> Figure:
+def _subset_figures(view: View, names: list[str]) -> list[Figure]:
+    both = " and ".join(names)
+    return [
+        _subset_figure(
+            view, "subsets-accuracy", f"Accuracy of {both} facts {view.when}",
+            "Whole-answer accuracy with its interval, apart for each set, then within each group.",
+            WHOLE, names, with_chance(view, SHARE),
+        ),
+        _subset_figure(
+            view, "subsets-candidates", f"Candidate accuracy above chance of {both} facts",
+            "Given only the answers of the relation to choose from, does the right one win? 0 is "
+            "guessing, 100 % is always right.",
+            CORRECTED, names, _above_chance(view),
+        ),
+    ]  # fmt: skip
+
+
+def _above_chance(view: View) -> Scale:
+    """One scale for all charts of chance-corrected accuracy: down to the lowest interval."""
+    scopes = set(view.scopes.wide)
+    lows = [r["ci_low"] for (m, s, _), r in view.scores.items()
+            if m == CORRECTED and s in scopes and r["ci_low"] is not None]  # fmt: skip
+    low = math.floor(10 * min(lows, default=0.0)) / 10
+    return Scale(
+        "share of facts above chance", domain=(min(low, 0.0), 1.0), reference=0.0,
+        reference_label="guessing",
+    )  # fmt: skip
+
+
+def _subset_figure(
+    view: View, id_: str, title: str, explanation: str, metric: str, names: list[str], scale: Scale
+) -> Figure:
     groups = [("all of them", names)]
     for g in view.scopes.groups:
         inside = [f"{n}.{g}" for n in names if f"{n}.{g}" in view.scopes.crossed]
-        if measured_scopes(view, [WHOLE], inside):
-            groups.append((g, inside))
+        groups.append((g, inside))
+    groups = [(name, found) for name, inside in groups
+              if (found := measured_scopes(view, [metric], inside))]  # fmt: skip
+    if not groups:
+        return Figure(id_, title, explanation, missing=view.why_missing(metric))
     scopes = [s for _, inside in groups for s in inside]
     tones = colours(view, scopes)
-    scale = with_chance(view, SHARE)
-    if len(view.measured) > 1:
+    several = len(view.measured) > 1
+    if several:
         spec = charts.curves(view.axis, scale, scopes, tones, [], height=220)
     else:
         spec = charts.intervals(scale, "scope", scopes, scopes, tones)
+    own = [Key(n, c) for n, c in zip(names, colours(view, names), strict=True)]
     return Figure(
-        "subsets-accuracy",
-        f"Accuracy of {' and '.join(names)} facts over training",
-        "Whole-answer accuracy with its interval, apart for each set, then within each group; the "
-        "dashed line is the level of guessing over all facts.",
+        id_,
+        title,
+        explanation,
         spec=spec,
-        where={"metric": [WHOLE], "scope": scopes},
+        where={"metric": [metric], "scope": scopes},
         columns=SCORE_COLUMNS,
-        legend=[Key(n, c) for n, c in zip(names, colours(view, names), strict=True)],
-        panels=scope_panels(view, WHOLE, groups),
+        legend=[*own, *reference_key(scale)],
+        panels=scope_panels(view, metric, groups) if several else (),
     )
 
 
@@ -105,7 +143,7 @@ def over_training(view: View) -> Section | None:
     main = score_figure(
         view,
         "accuracy",
-        "Whole-answer accuracy over training",
+        f"Whole-answer accuracy {view.when}",
         BY_NAME[WHOLE].meaning,
         [WHOLE],
         [OVERALL, *view.scopes.groups],
@@ -121,7 +159,7 @@ def over_training(view: View) -> Section | None:
         [OVERALL],
         points,
     )
-    return Section("accuracy", "Accuracy over training", "Accuracy", body, [main, gap])
+    return Section("accuracy", f"Accuracy {view.when}", "Accuracy", body, [main, gap])
 
 
 def relations(view: View) -> Section | None:
@@ -130,23 +168,24 @@ def relations(view: View) -> Section | None:
     if not names:
         return None
     tones = colours(view, names)
-    legend = [Key(g, c) for g, c in zip(view.scopes.groups, colours(view, view.scopes.groups),
-                                        strict=True)]  # fmt: skip
     if len(view.measured) > 1:
         spec = charts.small_curves(view.axis, SHARE, names, tones)
+        about = (f"One chart a relation, 0 to 100 % of its facts against {view.axis.title}; the "
+                 "number beside the name is the accuracy at the last checkpoint.")  # fmt: skip
         panels = scope_panels(view, WHOLE, [(text.spaced(r), [r]) for r in names])
     else:
         spec, panels = charts.intervals(SHARE, "scope", names, names, tones), []
+        about = "Share of each relation's facts with its interval."
     figure = Figure(
         "relations-accuracy",
         "Whole-answer accuracy of each relation",
-        f"One chart a relation, 0 to 100 % of its facts against {view.axis.title}; the number "
-        "beside the name is the accuracy at the last checkpoint.",
+        about,
         spec=spec,
         where={"metric": [WHOLE], "scope": names},
         columns=SCORE_COLUMNS,
-        legend=legend,
+        legend=group_keys(view),
         panels=panels,
+        narrow=True,
     )
     body = paragraphs("Relations differ more than checkpoints do: an average hides most of this.")
     return Section("relations", "Each relation", "Relations", body, [figure])
@@ -158,7 +197,6 @@ def ways_of_asking(view: View) -> Section | None:
         return None
     every = [*view.scopes.wide, *view.scopes.relations]
     nats = Scale("nats", ".1f", ".2f", None)
-    above = Scale("share of facts above chance", ".0%", ".1%", None, 0.0, "guessing")
     figures = [
         score_figure(
             view, "generation", "Said against scored: generation and whole answer",
@@ -169,22 +207,24 @@ def ways_of_asking(view: View) -> Section | None:
         score_figure(
             view, "candidates", "The right answer among the relation's answers, above chance",
             BY_NAME[CORRECTED].meaning,
-            [CORRECTED], [OVERALL, *view.scopes.groups, *view.scopes.subsets], above,
+            [CORRECTED], [OVERALL, *view.scopes.groups], _above_chance(view),
         ),
         score_figure(
             view, "first-token", "First answer token among the top 1 and top 10",
-            "How often the answer begins right; it depends on how the tokenizer cuts the answer, so "
-            "it does not compare models.",
+            "How often the answer begins right; it depends on how the tokenizer cuts the answer, "
+            "so it does not compare models.",
             ["recall.top1_accuracy", "recall.top10_accuracy"], every, SHARE, choose=True,
         ),
         score_figure(
             view, "logprob", "Log-probability of the answer",
-            "Sum over the answer's tokens, and mean per token, averaged over facts; it moves before "
-            "any accuracy does.",
+            "Sum over the answer's tokens, and mean per token, averaged over facts; it moves "
+            "before any accuracy does.",
             ["recall.logprob_sum", "recall.logprob_per_token"], every, nats, choose=True,
         ),
     ]  # fmt: skip
-    body = paragraphs("The same facts asked in other ways. Colour says which facts, line style which number.")
+    body = paragraphs(
+        "The same facts asked in other ways. Colour says which facts, line style which number."
+    )
     return Section("asking", "Other ways of asking", "Ways of asking", body, figures)
 
 
@@ -200,19 +240,22 @@ def wording(view: View) -> Section | None:
     figures = [
         score_figure(
             view, "templates-over-training", "Accuracy with one wording and with all",
-            "The source template alone against the mean over all templates, and the share of facts on "
-            "which all templates agree.",
+            "The source template alone against the mean over all templates, and the share of facts "
+            "on which all templates agree.",
             [WHOLE, "recall.template_mean_accuracy", "recall.template_agreement"], every, SHARE,
             choose=True,
         ),
         score_figure(
             view, "template-spread", "Best minus worst template",
-            BY_NAME[spread].meaning, [spread], [OVERALL, *view.scopes.groups, *view.scopes.subsets],
+            BY_NAME[spread].meaning, [spread], [OVERALL, *view.scopes.groups],
             Scale("difference of shares", ".0%", ".1%", None),
         ),
         _template_dots(view),
     ]  # fmt: skip
-    body = paragraphs("A fact that is known only in one wording is not known: how far does wording carry the numbers?")
+    body = paragraphs(
+        "A fact that is known in one wording only is hardly known: how far does wording carry the "
+        "numbers?"
+    )
     return Section("wording", "Sensitivity to wording", "Wording", body, figures)
 
 
@@ -226,8 +269,5 @@ def _template_dots(view: View) -> Figure:
         spec=charts.templates(names, colours(view, names)),
         dataset="templates",
         columns=("relation", "template", "role", "value", "ci_low", "ci_high", "n"),
-        legend=[
-            Key(g, c)
-            for g, c in zip(view.scopes.groups, colours(view, view.scopes.groups), strict=True)
-        ],
+        legend=group_keys(view),
     )

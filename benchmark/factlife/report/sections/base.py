@@ -34,7 +34,8 @@ class Section:
         drawn = [f.html() for f in self.figures]
         grid = h("div", drawn, class_="figures") if drawn else None
         heading = h("h2", self.title, id=f"{self.id}-title")
-        return h("section", heading, self.body, grid, id=self.id, aria_labelledby=f"{self.id}-title")
+        label = f"{self.id}-title"
+        return h("section", heading, self.body, grid, id=self.id, aria_labelledby=label)
 
 
 def colours(view: View, scopes: Sequence[str]) -> list[str]:
@@ -70,7 +71,8 @@ def missing_notes(view: View, metrics: Sequence[str], scopes: Sequence[str]) -> 
             if (why := view.why_missing(metric, scope)) is not None:
                 reasons.setdefault(why, []).append(scope_name(scope))
         for why, where in reasons.items():
-            notes.append(f"Not shown: {BY_NAME[metric].title} of {', '.join(where)} ({why}).")
+            title = BY_NAME[metric].title
+            notes.append(f"Not shown: {title} of {', '.join(where)} ({why}).")
     return notes
 
 
@@ -103,8 +105,8 @@ def score_figure(
         spec=_score_spec(view, found, shown, scale, choose),
         where={"metric": found, "scope": first},
         columns=SCORE_COLUMNS,
-        legend=_legend(view, found, shown, choose),
-        choices=shown if choose else (),
+        legend=[*_legend(view, found, shown, choose), *reference_key(scale)],
+        choices=[(s, scope_name(s)) for s in shown] if choose else (),
         notes=notes,
     )
 
@@ -131,6 +133,19 @@ def _legend(
     if len(metrics) > 1 and len(view.measured) > 1:
         keys += [Key(BY_NAME[m].title, "var(--muted)", i) for i, m in enumerate(metrics)]
     return keys
+
+
+def reference_key(scale: Scale) -> list[Key]:
+    """The legend of a level drawn across a chart."""
+    if scale.reference is None:
+        return []
+    return [Key(scale.reference_label, "var(--muted)", kind="level")]
+
+
+def group_keys(view: View, kind: str = "line") -> list[Key]:
+    """The legend of charts that are coloured by group."""
+    groups = view.scopes.groups
+    return [Key(g, c, kind=kind) for g, c in zip(groups, colours(view, groups), strict=True)]
 
 
 def scope_panels(

@@ -5,9 +5,9 @@ from __future__ import annotations
 from factlife.recall.metrics import SERIES
 from factlife.report import charts
 from factlife.report.datasets import EMERGENCE
-from factlife.report.figures import Figure, Key
+from factlife.report.figures import Figure
 from factlife.report.html import h, join
-from factlife.report.sections.base import Section, colours, scope_name
+from factlife.report.sections.base import Section, colours, group_keys, scope_name
 from factlife.report.tables import estimate, table
 from factlife.report.view import View
 from factlife.scores import BY_NAME
@@ -48,8 +48,11 @@ def _ranges(view: View, scopes: list[str]) -> Figure:
     title = "Tokens by which accuracy reached half and nine tenths of its final value"
     explanation = (
         "Strong bars: half of the final accuracy; pale bars: nine tenths; the stroke is the first "
-        "checkpoint that stays above. 0 means: before the first checkpoint after step 0."
+        "checkpoint that stays above. A bar from 0 may have begun before the first checkpoint."
     )
+    if len(view.measured) < 2:
+        why = "only one checkpoint was measured, so that emergence lies somewhere before it"
+        return Figure("emergence-ranges", title, explanation, missing=why)
     if not shown:
         return Figure("emergence-ranges", title, explanation, missing=_why(view, scopes))
     return Figure(
@@ -59,10 +62,7 @@ def _ranges(view: View, scopes: list[str]) -> Figure:
         spec=charts.emergence(view.axis.with_slot(), shares, shown, colours(view, shown)),
         dataset="emergence",
         columns=("scope", "share", "value", "ci_low", "ci_high", "n"),
-        legend=[
-            Key(g, c, box=True)
-            for g, c in zip(view.scopes.groups, colours(view, view.scopes.groups), strict=True)
-        ],
+        legend=group_keys(view, "box"),
         notes=_left_out(view, [s for s in scopes if s not in shown]),
     )
 
@@ -92,9 +92,6 @@ def _why(view: View, scopes: list[str]) -> str:
 
 
 def _left_out(view: View, scopes: list[str]) -> list[str]:
-    notes = []
-    for scope in scopes:
-        row = view.score("recall.emergence50", scope, SERIES)
-        if row is not None:
-            notes.append(f"Not shown: {scope_name(scope)} ({row['reason']}).")
-    return notes
+    rows = [(s, view.score("recall.emergence50", s, SERIES)) for s in scopes]
+    why = [f"{scope_name(s)} ({r['reason']})" for s, r in rows if r]
+    return [f"Not shown: {'; '.join(why)}."] if why else []

@@ -8,6 +8,7 @@ import pyarrow.compute as pc
 
 from factlife.recall.metrics import SERIES
 from factlife.report import charts, text
+from factlife.report.datasets import NOT_KNOWN, NOT_MEASURED
 from factlife.report.figures import Figure, Key, Panel
 from factlife.report.html import Child, Html, h, join
 from factlife.report.sections.base import Section, colours, scope_name
@@ -25,8 +26,11 @@ def facts(view: View) -> Section | None:
         return None
     meanings = " ".join(BY_NAME[m].meaning for m in _METRICS)
     scopes = [*view.scopes.wide, *view.scopes.relations]
-    rows = [[scope_name(s), *(estimate(view.score(m, s, SERIES)) for m in _METRICS)] for s in scopes]
-    numbers = table("Flips and forgotten facts", ["facts", *(BY_NAME[m].title for m in _METRICS)], rows)
+    rows = [
+        [scope_name(s), *(estimate(view.score(m, s, SERIES)) for m in _METRICS)] for s in scopes
+    ]
+    head = ["facts", *(BY_NAME[m].title for m in _METRICS)]
+    numbers = table("Flips and forgotten facts", head, rows)
     body = join(
         [
             h("p", meanings),
@@ -38,26 +42,29 @@ def facts(view: View) -> Section | None:
 
 
 def _map(view: View) -> Figure:
-    sets = list(view.scopes.subsets) if view.members else []
-    sets = [*sets, *view.scopes.groups]
+    pairs = zip(view.cube.fact_ids, view.cube.relations, strict=True)
+    used = {view.set_of(fact, relation) for fact, relation in pairs}
+    sets = [s for s in (*view.scopes.subsets, *view.scopes.groups) if s in used]
+    tones = colours(view, sets)
+    keys = [Key(f"known ({s})", c, kind="box") for s, c in zip(sets, tones, strict=True)]
     sizes = Counter(view.cube.relations)
     labels = [_tick(view, i) for i in range(len(view.measured))]
-    used = {view.subset_of(f) or view.scopes.relations[r]
-            for f, r in zip(view.cube.fact_ids, view.cube.relations, strict=True)}  # fmt: skip
-    tones = dict(zip(sets, colours(view, sets), strict=True))
-    keys = [Key(f"known ({s})", tones[s], box=True) for s in sets if s in used]
+    shown = [*sets, NOT_KNOWN, NOT_MEASURED]
+    named = max(sizes.values()) <= _MOST_NAMED
+    row = charts.KNOWLEDGE_ROW if named else charts.THIN_ROW
+    spec = charts.knowledge(labels, shown, [*tones, "var(--off)", "var(--bg)"], named)
     return Figure(
         "knowledge-map",
         "Which facts are known at which checkpoint",
         "One row a fact, one column a checkpoint, coloured where the whole answer is right; facts "
         "are sorted by the checkpoint since which they are known for good.",
-        spec=charts.knowledge(labels, sets, list(tones.values()), max(sizes.values()) <= _MOST_NAMED),
+        spec=spec,
         dataset="knowledge",
         columns=("fact", "relation", "subject", "answer", "set", "revision", "tokens", "state",
                  "rank", "logprob_sum_nats"),
-        legend=[*keys, Key("not known", "var(--off)", box=True)],
+        legend=[*keys, Key(NOT_KNOWN, "var(--off)", kind="box")],
         panels=[
-            Panel(text.spaced(r), {"relation": [r]}, text.counted(sizes[r], "fact"))
+            Panel(text.spaced(r), {"relation": [r]}, text.counted(sizes[r], "fact"), row * sizes[r])
             for r in view.scopes.relations
         ],
     )  # fmt: skip
@@ -65,7 +72,7 @@ def _map(view: View) -> Figure:
 
 def _tick(view: View, i: int) -> str:
     value = view.axis.values[i]
-    return text.si(value) if view.axis.kind != "position" else str(int(value))
+    return text.compact(value) if view.axis.kind != "position" else str(int(value))
 
 
 def _last_facts(view: View) -> Html:
@@ -75,7 +82,8 @@ def _last_facts(view: View) -> Html:
             pc.equal(view.recall["template_role"], "source"),
         )
     ).to_pylist()
-    head = ["fact", "answer", "whole answer", "first-token rank", "log-probability (nats)", "generation"]
+    head = ["fact", "answer", "whole answer", "first-token rank", "log-probability (nats)",
+            "generation"]  # fmt: skip
     cells: list[list[Child]] = [
         [
             f"{text.spaced(r['relation'])}: {view.subject(r['fact_id'])}",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from factlife.report import text
@@ -11,14 +11,15 @@ from factlife.report.html import Html, h, join
 from factlife.report.marks import interval_mark
 from factlife.report.sections.base import Section, scope_name
 from factlife.report.view import View
-from factlife.scores import BY_NAME, METRICS, Metric
+from factlife.scores import METRICS, Metric
 
 Row = dict[str, Any]
 
 
 def headline(view: View) -> Section:
     """The metrics that the registry calls headlines, at the end of the series."""
-    cards = [card(view, m, view.final(m.name), view.scopes.groups) for m in METRICS if m.headline]
+    parts = {s: scope_name(s) for s in (*view.scopes.groups, *view.scopes.subsets)}
+    cards = [card(view, m, view.final(m.name), parts) for m in METRICS if m.headline]
     intro = h(
         "p",
         "The state of the last measured checkpoint, and when it was reached. There is no single "
@@ -29,17 +30,24 @@ def headline(view: View) -> Section:
     )
 
 
-def card(view: View, metric: Metric, row: Row | None, parts: Sequence[str] = ()) -> Html:
-    """One number: value, interval, n, unit, direction and its meaning."""
+def card(view: View, metric: Metric, row: Row | None, parts: Mapping[str, str]) -> Html:
+    """One number: value, interval, n, unit, direction and its meaning.
+
+    Args:
+        row: from `View.final`; None or a null value gives a card that says why.
+        parts: scopes that are listed beneath, and what they are called there.
+    """
+    reason = None
     if row is None or row["value"] is None:
         reason = (row or {}).get("reason") or "this profile does not measure it"
         number = h("p", "not measured", class_="value missing")
         between = h("p", reason, class_="between")
     else:
         shown = text.number(row["value"], row["unit"])
-        number = h("p", h("data", shown, value=repr(row["value"])), class_="value")
+        unit = h("span", " ", text.unit_word(row["unit"]), class_="unit")
+        number = h("p", h("data", shown, value=repr(row["value"])), unit, class_="value")
         between = _between(row)
-    footing = [f"{text.direction(metric.direction)}"]
+    footing = [text.direction(metric.direction)]
     if row is not None and row["n"]:
         footing.insert(0, f"n = {row['n']:,}")
     return h(
@@ -49,7 +57,7 @@ def card(view: View, metric: Metric, row: Row | None, parts: Sequence[str] = ())
         between,
         interval_mark(row),
         h("p", metric.meaning, class_="meaning"),
-        breakdown(view, metric.name, parts),
+        breakdown(view, metric.name, parts, reason),
         h("p", metric.unit, " · ", " · ".join(footing), class_="footing"),
         class_="card",
         data_metric=metric.name,
@@ -58,20 +66,23 @@ def card(view: View, metric: Metric, row: Row | None, parts: Sequence[str] = ())
 
 
 def _between(row: Row) -> Html:
-    span = text.interval(row["ci_low"], row["ci_high"], row["unit"])
-    label = "reached between" if row["unit"] == "tokens" else "interval"
+    label, word = ("reached between", "and") if row["unit"] == "tokens" else ("interval", "to")
+    span = text.interval(row["ci_low"], row["ci_high"], row["unit"], word)
     return h("p", f"{label} {span}", class_="between", title=row["interval_method"])
 
 
-def breakdown(view: View, metric: str, scopes: Sequence[str]) -> Html | None:
-    """The same number in some scopes, one line each."""
+def breakdown(
+    view: View, metric: str, parts: Mapping[str, str], known: str | None
+) -> Html | None:
+    """The same number in some scopes, one line each; a reason that is `known` is not repeated."""
     lines = []
-    for scope in scopes:
+    for scope, name in parts.items():
         row = view.final(metric, scope)
-        if row is not None:
-            tone = colour_of(scope, view.scopes.relations, view.scopes.subsets)
+        if row is not None and (row["value"] is not None or row["reason"] != known):
+            kind = name if name in view.scopes.groups else scope
+            tone = colour_of(kind, view.scopes.relations, view.scopes.subsets)
             dot = h("span", class_="dot", style=f"--swatch:{tone}")
-            lines.append(h("li", dot, h("span", scope_name(scope)), _part(row)))
+            lines.append(h("li", h("span", dot, name), _part(row)))
     return h("ul", lines, class_="breakdown") if lines else None
 
 
@@ -82,5 +93,3 @@ def _part(row: Row) -> Html:
     span = text.interval(row["ci_low"], row["ci_high"], row["unit"])
     return join([value, h("small", span)])
 
-
-__all__ = ["BY_NAME", "breakdown", "card", "headline"]

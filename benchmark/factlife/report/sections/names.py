@@ -45,8 +45,8 @@ def made_up_names(view: View) -> Section | None:
         ),
     ]  # fmt: skip
     body = paragraphs(
-        "Subjects that do not exist have no right answer. A model that has learned to stay with the "
-        "average of the relation's answers gives 0 for X and J; an untrained model gives about 0 too, "
-        "so read them beside accuracy."
+        "Subjects that do not exist have no right answer. A model that stays with the average of "
+        "the relation's answers gives 0 for X and J; an untrained model gives about 0 too, so read "
+        "them beside accuracy."
     )
     return Section("names", "Hallucination on made-up names", "Made-up names", body, figures)

@@ -1,0 +1,123 @@
+"""Result files -> entries of the board. Everything in them was written by someone else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from factlife.errors import UsageError
+from factlife.result import load_result, metric_key
+from factlife.scores import BY_NAME
+from factlife.store import canonical_json, sha256_json
+
+FILE = "result.json"
+RANKED_PROFILE = "standard"
+SECTIONS = (RANKED_PROFILE, "reference", "demo", "other")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One result on the board."""
+
+    result: Mapping[str, Any]
+
+    @property
+    def series(self) -> str:
+        """Name of the series."""
+        return str(self.result["series_name"])
+
+    @property
+    def protocol(self) -> Mapping[str, Any]:
+        """Profile name, version, hash, badge."""
+        found: Mapping[str, Any] = self.result["protocol"]
+        return found
+
+    @property
+    def section(self) -> str:
+        """Section of the board that it belongs to."""
+        name = str(self.protocol["name"])
+        if name == "demo" or self.protocol["badge"] == "demo":
+            return "demo"
+        return name if name in SECTIONS else "other"
+
+    @property
+    def badge(self) -> str:
+        """Mark beside its name; a result that may not be ranked always has one."""
+        return str(self.protocol["badge"]) or ("" if self.ranked else "not ranked")
+
+    @cached_property
+    def ranked(self) -> bool:
+        """Whether it may have a rank: the ranked profile, no badge, and a hash that holds."""
+        p = self.protocol
+        says_so = p["ranked"] and not p["badge"] and p["params"].get("ranked") is True
+        return bool(says_so and p["name"] == RANKED_PROFILE and self.hash_holds)
+
+    @cached_property
+    def hash_holds(self) -> bool:
+        """Whether the protocol hash is that of the parameters and data beside it."""
+        data = {d["name"]: d["fingerprint"] for d in self.result["data"]}
+        return bool(
+            sha256_json({"params": self.protocol["params"], "data": data}) == self.protocol["hash"]
+        )
+
+    @cached_property
+    def measured(self) -> list[Mapping[str, Any]]:
+        """Revisions that were measured, in order."""
+        return [r for r in self.result["series"] if not r["reason"]]
+
+    @property
+    def tokens(self) -> tuple[int | None, int | None]:
+        """Training tokens of the first and last measured revision."""
+        if not self.measured:
+            return None, None
+        return self.measured[0]["tokens"], self.measured[-1]["tokens"]
+
+    def metric(self, name: str, scope: str = "overall") -> Mapping[str, Any] | None:
+        """A metric of the registry in the registry's unit; None if it is absent or in another."""
+        found: Mapping[str, Any] | None = self.result["metrics"].get(metric_key(name, scope))
+        return found if found and found["unit"] == BY_NAME[name].unit else None
+
+    @cached_property
+    def flags(self) -> list[str]:
+        """What a reader should know before comparing this row."""
+        integrity, env = self.result["integrity"], self.result["env"]
+        counts = [
+            (len(integrity["warnings"]), "warning"),
+            (len(integrity["duplicates"]), "duplicate revision"),
+            (sum(integrity["exclusions"].values()), "dropped row"),
+        ]
+        flags = [f"{n} {noun}{'s' if n > 1 else ''}" for n, noun in counts if n]
+        if env["dirty"]:
+            flags.append("source had local changes")
+        if None in self.tokens:
+            flags.append("tokens not known")
+        if not self.hash_holds:
+            flags.append("protocol hash does not match its parameters")
+        return flags
+
+
+def collect(paths: Sequence[Path]) -> list[Entry]:
+    """Load and validate every result under the paths, in an order that paths do not change.
+
+    Raises:
+        UsageError: a path is not there, or nothing was found.
+        SubmissionError: a result is not to the format.
+    """
+    files = dict.fromkeys(f.resolve() for path in paths for f in _files(path))
+    if not files:
+        where = ", ".join(map(str, paths)) or "no path given"
+        raise UsageError(f"no {FILE} under {where}; give a run folder that `factlife score` wrote")
+    entries = [Entry(load_result(file)) for file in files]
+    return sorted(entries, key=lambda e: (e.series.casefold(), canonical_json(e.result)))
+
+
+def _files(path: Path) -> Iterator[Path]:
+    if path.is_dir():
+        yield from sorted(p for p in path.rglob(FILE) if p.is_file())
+    elif path.is_file():
+        yield path
+    else:
+        raise UsageError(f"no such file or folder: {path}")
