@@ -87,8 +87,13 @@ class Table:
         return self.check(pa.Table.from_arrays(arrays, schema=self.arrow))
 
     def _array(self, column: Column, rows: Sequence[Mapping[str, Any]]) -> pa.Array:
+        values = [r.get(column.name) for r in rows]
         try:
-            return pa.array([r.get(column.name) for r in rows], type=column.type)
+            if pa.types.is_integer(column.type):  # Arrow would cut 1.5 to 1 without a word
+                for v in values:
+                    if isinstance(v, float) and not v.is_integer():
+                        raise pa.ArrowInvalid(f"{v} is no integer")
+            return pa.array(values, type=column.type)
         except (pa.ArrowException, OverflowError) as error:
             raise IntegrityError(
                 f"table {self.name}: column {column.name} holds {column.type}: {error}"

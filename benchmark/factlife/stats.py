@@ -133,8 +133,8 @@ def bootstrap_mean(
         return Estimate(value, low, high, len(x), "bootstrap of facts within relations")
     if support is None:
         return Estimate(value, value, value, len(x), "none: no relation varies")
-    low, high = unvaried(x, w, support, resampler.level)
-    return Estimate(value, low, high, len(x), "wilson")
+    down, up = unvaried(x, w, support, resampler.level)
+    return Estimate(value, value - down, value + up, len(x), "wilson")
 
 
 def flat(low: float, high: float) -> bool:
@@ -145,7 +145,7 @@ def flat(low: float, high: float) -> bool:
 def unvaried(
     values: npt.ArrayLike, weights: npt.ArrayLike, support: Support, level: float
 ) -> tuple[float, float]:
-    """Interval of a weighted mean in whose draws nothing varies.
+    """How far the interval of a weighted mean reaches down and up when its draws do not vary.
 
     Facts at one place of their support (all right, say) are m trials without an exception, of
     which Wilson's interval (Wilson 1927) leaves a share z²/(m + z²) possible. An exception
@@ -163,8 +163,7 @@ def unvaried(
         exceptions = 1 - wilson(int(at.sum()), int(at.sum()), level)[0]
         down = math.hypot(down, exceptions * float(share[at] @ (x - lowest)[at]))
         up = math.hypot(up, exceptions * float(share[at] @ (highest - x)[at]))
-    value = float(share @ x)
-    return value - down, value + up
+    return down, up
 
 
 def macro_weights(strata: Sequence[Any] | npt.NDArray[Any]) -> Floats:

@@ -24,12 +24,13 @@ _TITLES = {
     "other": "Other profiles",
 }
 _ABOUT = {
-    "standard": "The profile that is made for ranking. A rank stands beside a number, counts within "
-    "that metric and one protocol hash only, and is given to results without a badge.",
+    "standard": "The profile that is made for ranking. A rank stands beside a number, counts "
+    "within that metric and one protocol hash only, and is given to results without a badge; in "
+    "brackets, the places that the intervals allow.",
     "reference": "The metrics of the standard profile at a small budget, for models trained with "
     "factlife. Never ranked.",
-    "demo": "Made in minutes on a CPU to show what the benchmark does: no measurement of a published "
-    "model, and never ranked.",
+    "demo": "Made in minutes on a CPU to show what the benchmark does: no measurement of a "
+    "published model, and never ranked.",
     "other": "Profiles as published in papers, or of one's own. Never ranked.",
 }
 
@@ -43,6 +44,7 @@ def render(entries: Sequence[Entry]) -> str:
         header=_header(entries),
         navigation=[(s, _TITLES[s].partition(":")[0]) for s, _ in shown],
         main=join([_controls(), *(_section(s, found) for s, found in shown), _meanings()]),
+        sidebar=False,
         data={"board": {"rows": [_record(e, entries) for e in entries]}},
         styles=[asset("factlife.hub", "board.css")],
         scripts=[asset("factlife.hub", "board.js")],
@@ -63,7 +65,7 @@ def _header(entries: Sequence[Entry]) -> Html:
         "div",
         h("p", "factlife: the life of a fact inside a language model", class_="kicker"),
         h("h1", "Leaderboard"),
-        h("p", counts, " · no single score: each column is a question of its own", class_="subtitle"),
+        h("p", counts, " · no single score: each column asks its own question", class_="subtitle"),
         banner if only_demo else None,
     )
 
@@ -100,10 +102,13 @@ def _section(name: str, entries: Sequence[Entry]) -> Html:
 
 
 def _head() -> Html:
-    plain = [("Series", "", "up"), ("Model", "parameters", "down"), ("Training covered", "last tokens", "down"),
-             ("Protocol", "", "up")]  # fmt: skip
-    cells = [_column(i, title, note, first) for i, (title, note, first) in enumerate(plain)]
-    for i, m in enumerate(HEADLINES, len(plain)):
+    cells = [
+        _column(0, "Series", "", "up"),
+        _column(1, "Model", "sorts by parameters", "down"),
+        _column(2, "Training covered", "sorts by last tokens", "down"),
+        _column(3, "Protocol", "profile and hash", "up"),
+    ]
+    for i, m in enumerate(HEADLINES, len(cells)):
         note = f"{m.unit}, {text.direction(m.direction)}"
         cells.append(_column(i, m.title, note, "up" if m.direction == "lower" else "down"))
     return h("thead", h("tr", cells))
@@ -111,7 +116,8 @@ def _head() -> Html:
 
 def _column(i: int, title: str, note: str, first: str) -> Html:
     """A column head; without JavaScript its button does nothing and says so by being disabled."""
-    button = h("button", title, type="button", data_column=i, data_first=first, disabled=True)
+    name = text.tight(title)
+    button = h("button", name, type="button", data_column=i, data_first=first, disabled=True)
     return h("th", button, h("small", note) if note else None, scope="col", aria_sort="none")
 
 
@@ -156,11 +162,23 @@ def _metric(entry: Entry, metric: Metric, entries: Sequence[Entry]) -> Html:
         h("data", text.number(row["value"], metric.unit), value=repr(row["value"])),
         h("small", text.interval(row["ci_low"], row["ci_high"], metric.unit)),
         interval_mark(row, ends, log),
+        _apart(entry, metric),
         h("span", str(place), class_="rank") if place else None,
         class_="number",
         data_key=repr(row["value"]),
         data_metric=metric.name,
     )
+
+
+def _apart(entry: Entry, metric: Metric) -> Html | None:
+    """Facts that the training text states and those it does not: one number would hide it."""
+    found = {s: entry.metric(metric.name, s) for s in ("stated", "unstated")}
+    parts = [
+        f"{scope} {text.number(row['value'], metric.unit)}"
+        for scope, row in found.items()
+        if row and row["value"] is not None
+    ]
+    return join(h("small", p) for p in parts) if parts else None
 
 
 def _ends(metric: Metric, entries: Sequence[Entry]) -> tuple[tuple[float, float], bool]:
@@ -206,11 +224,14 @@ def _all_metrics(entry: Entry) -> Html:
 
 
 def _meanings() -> Html:
-    entries = [(m.title, f"{m.meaning} In {m.unit}; {text.direction(m.direction)}.") for m in HEADLINES]
+    entries = [
+        (m.title, f"{m.meaning} In {m.unit}; {text.direction(m.direction)}.") for m in HEADLINES
+    ]
+    about = "Small print under a value is its interval, drawn beneath on the column's own scale."
     return h(
         "section",
         h("h2", "What the columns mean", id="meanings-title"),
-        h("p", "Small print under a value is its interval, drawn beneath on the column's own scale."),
+        h("p", about),
         definitions(entries),
         id="meanings",
         aria_labelledby="meanings-title",

@@ -110,8 +110,9 @@ def collect(paths: Sequence[Path]) -> list[Entry]:
     if not files:
         where = ", ".join(map(str, paths)) or "no path given"
         raise UsageError(f"no {FILE} under {where}; give a run folder that `factlife score` wrote")
-    entries = [Entry(load_result(file)) for file in files]
-    return sorted(entries, key=lambda e: (e.series.casefold(), canonical_json(e.result)))
+    found = [load_result(file) for file in files]
+    unique = {canonical_json(r): Entry(r) for r in found}  # a copy of a result is no second one
+    return [unique[k] for k in sorted(unique, key=lambda k: (unique[k].series.casefold(), k))]
 
 
 def _files(path: Path) -> Iterator[Path]:

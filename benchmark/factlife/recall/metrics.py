@@ -10,6 +10,7 @@ of injection-2024; unseen names, dynamics-2025; normalised answer matching, ours
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,7 +21,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from factlife import stats
-from factlife.stats import Estimate, Floats, Resampler
+from factlife.errors import UsageError
+from factlife.stats import Estimate, Floats, Resampler, Support
 
 Mask = npt.NDArray[np.bool_]
 SERIES = ""  # the `revision` of a number that belongs to the whole series
@@ -55,8 +57,8 @@ class Cube:
         checkpoints: [C].
         fact_ids, relations, groups: [n].
         source: metric column -> [C, n], source template.
-        whole_by_template: [C, n, T] whole-answer outcome, NaN where not measured.
-        templates: [n][T] template ids of each fact.
+        whole_by_template: [C, n, T] whole-answer outcome, NaN where not measured; the source
+            template comes first.
     """
 
     checkpoints: tuple[Checkpoint, ...]
@@ -81,8 +83,14 @@ def cube(recall: pa.Table, checkpoints: Sequence[Checkpoint]) -> Cube:
     have = {r["revision"] for r in rows}
     revisions = [c for c in checkpoints if c.revision in have]
     place = {c.revision: i for i, c in enumerate(revisions)}
-    dropped = {r["fact_id"] for r in rows if r["template_role"] == "source" and r["reason"]}
-    kept = [r for r in rows if r["fact_id"] not in dropped and r["revision"] in place]
+    measured = Counter(
+        r["fact_id"]
+        for r in rows
+        if r["revision"] in place
+        and r["template_role"] == "source"
+        and r["whole_answer"] is not None
+    )
+    kept = [r for r in rows if measured[r["fact_id"]] == len(revisions) and r["revision"] in place]
     facts = dict.fromkeys((r["fact_id"], r["relation"], r["group"]) for r in kept)
     index = {fact[0]: i for i, fact in enumerate(facts)}
     columns = _template_columns(kept)
@@ -117,6 +125,9 @@ def fact_scopes(c: Cube, subsets: Mapping[str, Sequence[str]]) -> dict[str, Mask
     """Named sets of facts: overall, groups, relations, and the series' own subsets.
 
     A subset also appears crossed with the groups, as `stated.LOC`.
+
+    Raises:
+        UsageError: a subset has the name of another scope, whose numbers it would replace.
     """
     relations, groups, ids = np.array(c.relations), np.array(c.groups), np.array(c.fact_ids)
     scopes: dict[str, Mask] = {"overall": np.ones(len(ids), dtype=bool)}
@@ -124,8 +135,13 @@ def fact_scopes(c: Cube, subsets: Mapping[str, Sequence[str]]) -> dict[str, Mask
     scopes |= {r: relations == r for r in dict.fromkeys(c.relations)}
     for name, members in subsets.items():
         inside = np.isin(ids, list(members))
-        scopes[name] = inside
-        scopes |= {f"{name}.{g}": inside & (groups == g) for g in dict.fromkeys(c.groups)}
+        crossed = {f"{name}.{g}": inside & (groups == g) for g in dict.fromkeys(c.groups)}
+        if taken := scopes.keys() & {name, *crossed}:
+            raise UsageError(
+                f"fact subset {name!r}: {sorted(taken)[0]!r} already names another set of facts; "
+                "rename the subset in the series file"
+            )
+        scopes |= {name: inside, **crossed}
     return scopes
 
 
@@ -160,27 +176,37 @@ def _columns(c: Cube) -> dict[str, Floats]:
     }
 
 
+_NO_LIMITS = ("recall.logprob_sum", "recall.logprob_per_token")
+
+
 def per_checkpoint(c: Cube, scopes: Mapping[str, Mask], resampler: Resampler) -> Iterator[Measured]:
     """Means over facts at every checkpoint, micro and macro, with intervals."""
     for metric, values in _columns(c).items():
+        support = None if metric in _NO_LIMITS else (0.0, 1.0)
         for scope, mask in scopes.items():
             for i, checkpoint in enumerate(c.checkpoints):
-                estimate = _mean(values[i], mask, resampler)
+                estimate = _mean(values[i], mask, resampler, support=support)
                 yield Measured(metric, scope, checkpoint.revision, estimate)
     for scope, mask in scopes.items():
         if _wide(scope, c):
             for i, checkpoint in enumerate(c.checkpoints):
-                estimate = _mean(c.source["whole_answer"][i], mask, resampler, c.relations)
+                values = c.source["whole_answer"][i]
+                estimate = _mean(values, mask, resampler, macro=c.relations)
                 metric = "recall.whole_answer_accuracy_macro"
                 yield Measured(metric, scope, checkpoint.revision, estimate)
 
 
 def _mean(
-    values: Floats, mask: Mask, resampler: Resampler, macro: Sequence[str] | None = None
+    values: Floats,
+    mask: Mask,
+    resampler: Resampler,
+    *,
+    macro: Sequence[str] | None = None,
+    support: Support | None = (0.0, 1.0),
 ) -> Estimate:
     use = mask & ~np.isnan(values)
     weights = stats.macro_weights(np.array(macro)[use]) if macro is not None else None
-    return stats.bootstrap_mean(values[use], resampler.subset(use), weights)
+    return stats.bootstrap_mean(values[use], resampler.subset(use), weights, support)
 
 
 def template_spread(
@@ -196,12 +222,7 @@ def template_spread(
             if not blocks:
                 estimate = stats.missing(int(mask.sum()), "only one template was measured")
             else:
-                estimate = _centred(
-                    _spread(blocks, None),
-                    _spread(blocks, resampler),
-                    resampler,
-                    sum(len(rows) for _, rows in blocks),
-                )
+                estimate = _spread_estimate(blocks, resampler)
             yield Measured("recall.template_spread", scope, checkpoint.revision, estimate)
 
 
@@ -223,26 +244,52 @@ def _relation_blocks(c: Cube, i: int, mask: Mask) -> Blocks:
 
 
 def _spread(blocks: Blocks, resampler: Resampler | None) -> Floats:
-    """Mean over relations of (max - min over templates of accuracy): [1], or [B] draws."""
-    spreads = []
+    """Mean over relations of (max - min over templates of accuracy): [1], or [B] draws.
+
+    A relation of which a draw holds no fact has no part in that draw's mean; NaN without any.
+    """
+    total, relations = np.zeros(1), np.zeros(1)
     for outcomes, members in blocks:
         w = np.ones((1, len(members))) if resampler is None else resampler.counts[:, members]
-        total = np.maximum(w.sum(axis=1, keepdims=True), 1)
-        accuracy = w @ outcomes / total
-        spreads.append(accuracy.max(axis=1) - accuracy.min(axis=1))
-    mean: Floats = np.mean(spreads, axis=0)
+        size = w.sum(axis=1)
+        accuracy = w @ outcomes / np.maximum(size, 1)[:, None]
+        total = total + np.where(size > 0, accuracy.max(axis=1) - accuracy.min(axis=1), 0)
+        relations = relations + (size > 0)
+    with np.errstate(invalid="ignore"):
+        mean: Floats = total / relations
     return mean
 
 
-def _centred(value: Floats, draws: Floats, resampler: Resampler, n: int) -> Estimate:
+def _spread_estimate(blocks: Blocks, resampler: Resampler) -> Estimate:
+    n = sum(len(members) for _, members in blocks)
+    e = _centred(float(_spread(blocks, None)[0]), _spread(blocks, resampler), resampler, n, 1.0)
+    return _unvaried(e, resampler.level)
+
+
+def _centred(
+    value: float, draws: Floats, resampler: Resampler, n: int, highest: float = math.inf
+) -> Estimate:
     """Percentile interval of draws moved onto the value, for statistics a bootstrap biases.
 
     Maxima, entropies and divergences of a resample are shifted because a resample holds fewer
-    distinct units; the shift is removed (Efron & Tibshirani 1993, section 10.4).
+    distinct units; the shift is removed (Efron & Tibshirani 1993, section 10.4). The interval is
+    of the statistic's mean over samples of this size n, and not of its limit for large n.
+
+    Args:
+        highest: largest possible value; the smallest is 0.
     """
-    v = float(value[0])
-    low, high = resampler.interval(draws - np.nanmean(draws) + v)
-    return Estimate(v, low, high, n, "centred bootstrap of facts within relations")
+    low, high = resampler.interval(draws - np.nanmean(draws) + value, value)
+    method = "centred bootstrap of facts within relations"
+    return Estimate(value, max(low, 0.0), min(high, max(highest, value)), n, method)
+
+
+def _unvaried(e: Estimate, level: float) -> Estimate:
+    """Widen the flat interval of a number in 0…1 by what n units without a change leave open."""
+    assert e.value is not None and e.ci_low is not None and e.ci_high is not None
+    if not stats.flat(e.ci_low, e.ci_high):
+        return e
+    down, up = stats.unvaried(np.full(e.n, e.value), np.ones(e.n), (0.0, 1.0), level)
+    return Estimate(e.value, e.value - down, e.value + up, e.n, "wilson")
 
 
 def loc_name_gap(c: Cube, scopes: Mapping[str, Mask], resampler: Resampler) -> Iterator[Measured]:
@@ -264,6 +311,12 @@ def loc_name_gap(c: Cube, scopes: Mapping[str, Mask], resampler: Resampler) -> I
 # ---- over the series -------------------------------------------------------------------------
 
 
+_OVER_SERIES = (
+    "recall.emergence50", "recall.emergence90", "recall.area", "recall.flip_rate",
+    "recall.forgotten_share",
+)  # fmt: skip
+
+
 def over_series(
     c: Cube, scopes: Mapping[str, Mask], resampler: Resampler, chance: Mapping[str, float]
 ) -> Iterator[Measured]:
@@ -275,6 +328,8 @@ def over_series(
     per_fact_chance = np.array([chance[r] for r in c.relations])
     for scope, mask in scopes.items():
         if not mask.any():
+            for metric in _OVER_SERIES:
+                yield Measured(metric, scope, SERIES, stats.missing(0, "no measured facts"))
             continue
         guess = float(per_fact_chance[mask].mean())
         for share in (0.5, 0.9):
@@ -284,20 +339,28 @@ def over_series(
         yield from _stability(c, scope, mask, resampler)
 
 
-def _tokens(c: Cube) -> Floats | None:
-    """[C] tokens, or None where any is unknown."""
-    tokens = [k.tokens for k in c.checkpoints]
-    return None if None in tokens else np.array(tokens, dtype=np.float64)
-
-
 _NO_TOKENS = "tokens are unknown for some revisions; name them in a series TOML file"
+_BRANCHES = "tokens go back from one revision to the next: branches have no common curve"
+
+
+def _tokens(c: Cube) -> Floats | str:
+    """[C] tokens, or why there is no common axis."""
+    tokens = [k.tokens for k in c.checkpoints]
+    if None in tokens:
+        return _NO_TOKENS
+    found = np.array(tokens, dtype=np.float64)
+    return _BRANCHES if stats.goes_back(found) else found
 
 
 def _curves(c: Cube, mask: Mask, resampler: Resampler) -> tuple[Floats, Floats]:
-    """Whole-answer accuracy over checkpoints: the sample's [C] and every draw's [B, C]."""
+    """Whole-answer accuracy over checkpoints: the sample's [C] and every draw's [B', C].
+
+    Draws that hold no fact of the scope are left out.
+    """
     values = c.source["whole_answer"][:, mask]
     w = resampler.counts[:, mask].astype(np.float64)
-    draws: Floats = w @ values.T / np.maximum(w.sum(axis=1, keepdims=True), 1)
+    w = w[w.sum(axis=1) > 0]
+    draws: Floats = w @ values.T / w.sum(axis=1, keepdims=True)
     curve: Floats = values.mean(axis=1)
     return curve, draws
 
@@ -310,8 +373,8 @@ def _emergence(c: Cube, mask: Mask, resampler: Resampler, share: float, chance: 
     """
     n = int(mask.sum())
     tokens = _tokens(c)
-    if tokens is None:
-        return stats.missing(n, _NO_TOKENS)
+    if isinstance(tokens, str):
+        return stats.missing(n, tokens)
     final = _mean(c.source["whole_answer"][-1], mask, resampler)
     if final.ci_low is None or final.ci_low <= chance:
         return stats.missing(n, f"final accuracy is not above chance ({chance:.3f})")
@@ -327,15 +390,16 @@ def _emergence(c: Cube, mask: Mask, resampler: Resampler, share: float, chance: 
 
 def _area(c: Cube, mask: Mask, resampler: Resampler) -> Estimate:
     n, tokens = int(mask.sum()), _tokens(c)
-    if tokens is None:
-        return stats.missing(n, _NO_TOKENS)
+    if isinstance(tokens, str):
+        return stats.missing(n, tokens)
     curve, draws = _curves(c, mask, resampler)
     value = stats.area_over_log_tokens(tokens, curve)
     if value is None:
         return stats.missing(n, "fewer than two checkpoints after step 0")
     areas = np.array([stats.area_over_log_tokens(tokens, d) for d in draws], dtype=np.float64)
-    low, high = resampler.interval(areas)
-    return Estimate(value, low, high, n, "bootstrap of facts within relations")
+    low, high = resampler.interval(areas, value)
+    estimate = Estimate(value, low, high, n, "bootstrap of facts within relations")
+    return _unvaried(estimate, resampler.level)
 
 
 def _stability(c: Cube, scope: str, mask: Mask, resampler: Resampler) -> Iterator[Measured]:
@@ -347,7 +411,10 @@ def _stability(c: Cube, scope: str, mask: Mask, resampler: Resampler) -> Iterato
         return
     known = c.known[:, mask]
     sub = resampler.subset(mask)
-    yield Measured("recall.flip_rate", scope, SERIES, stats.bootstrap_mean(stats.flips(known), sub))
+    changes = stats.flips(known)
+    one_more_or_less = (np.maximum(changes - 1, 0), changes + 1)
+    estimate = stats.bootstrap_mean(changes, sub, support=one_more_or_less)
+    yield Measured("recall.flip_rate", scope, SERIES, estimate)
     forgotten = known.any(axis=0) & (known[-1] == 0)
     estimate = stats.bootstrap_mean(forgotten.astype(float), sub)
     yield Measured("recall.forgotten_share", scope, SERIES, estimate)
@@ -390,8 +457,8 @@ def _ranking(subjects: Mapping[tuple[str, str], list[dict[str, Any]]]) -> Rankin
     lines: dict[str, list[list[float]]] = {"known": [], "unseen": [], "context_free": []}
     answer, ids = [], []
     for (kind, _), rows in subjects.items():
-        by_name = {r["candidate"]: r for r in rows}
-        if any(by_name[k]["logprob_sum_nats"] is None for k in candidates):
+        by_name = {r["candidate"]: r for r in rows if r["logprob_sum_nats"] is not None}
+        if len(by_name) < len(candidates):
             continue
         lines[kind].append([by_name[k]["logprob_sum_nats"] for k in candidates])
         if kind == "known":
@@ -422,25 +489,34 @@ def candidate_metrics(
     scopes: Mapping[str, Mask],
     resampler: Resampler,
 ) -> Iterator[Measured]:
-    """Accuracy of the best candidate, plain and chance-corrected: (hit - 1/K) / (1 - 1/K)."""
+    """Accuracy of the best candidate, plain and chance-corrected: (hit - 1/K) / (1 - 1/K).
+
+    Candidates that tie for the first place share the hit, as if one were drawn by lot. With
+    K = 1 there is nothing to correct, and the fact counts in the plain accuracy only.
+    """
     place = {f: i for i, f in enumerate(c.fact_ids)}
     for checkpoint in c.checkpoints:
         hit = np.full(len(place), np.nan)
-        corrected = hit.copy()
+        corrected, worst = hit.copy(), hit.copy()
         for (revision, _), r in by_key.items():
             if revision != checkpoint.revision or not len(r.known):
                 continue
-            hits = (r.known.argmax(axis=1) == r.answer).astype(float)
+            best = r.known == r.known.max(axis=1, keepdims=True)
+            hits = best[np.arange(len(best)), r.answer] / best.sum(axis=1)
             chance = 1 / len(r.candidates)
             for fact_id, h in zip(r.fact_ids, hits, strict=True):
                 if fact_id in place:
                     hit[place[fact_id]] = h
                     if chance < 1:
                         corrected[place[fact_id]] = (h - chance) / (1 - chance)
+                        worst[place[fact_id]] = -chance / (1 - chance)
         for scope, mask in scopes.items():
-            for name, values in (("", hit), ("_corrected", corrected)):
-                metric = f"recall.candidate_accuracy{name}"
-                yield Measured(metric, scope, checkpoint.revision, _mean(values, mask, resampler))
+            estimate = _mean(hit, mask, resampler)
+            yield Measured("recall.candidate_accuracy", scope, checkpoint.revision, estimate)
+            support = worst[mask & ~np.isnan(worst)], 1.0
+            estimate = _mean(corrected, mask, resampler, support=support)
+            metric = "recall.candidate_accuracy_corrected"
+            yield Measured(metric, scope, checkpoint.revision, estimate)
 
 
 @dataclass(frozen=True)
@@ -461,12 +537,17 @@ def excess_and_information(log_q: Floats, counts: npt.NDArray[np.int64]) -> Spre
         counts: [B, N] bootstrap draws of the subjects.
 
     Both are 0 when every subject gets the same distribution: then the model says nothing
-    about a name that it cannot know. J = H(p̄) - mean H(q_n) is at most ln K.
+    about a name that it cannot know. J = H(p̄) - mean H(q_n) is at most ln K. X has no upper
+    bound; a probability below the smallest double counts as that double, so that X is finite.
     """
+    log_q = np.maximum(log_q, _LOWEST)
     one = np.ones((1, len(log_q)), dtype=np.int64)
     (x,), (j,) = _x_j(log_q, one)
     x_draws, j_draws = _x_j(log_q, counts)
     return Spread(float(x), float(j), x_draws, j_draws)
+
+
+_LOWEST = math.log(np.finfo(float).tiny)  # -708 nats
 
 
 def _x_j(log_q: Floats, counts: npt.NDArray[np.int64]) -> tuple[Floats, Floats]:
@@ -497,13 +578,13 @@ def hallucination(
 
     Subjects are resampled within relations. `_prior_corrected` variants subtract the
     log-probability of each candidate after the context-free subject before normalising.
+    X and J of N names lie below those of infinitely many (J by up to about (K - 1) / 2N, Miller
+    1955); their intervals are of their means over sets of N names.
     """
     for checkpoint in checkpoints:
-        mine = {
-            rel: r
-            for (rev, rel), r in by_key.items()
-            if rev == checkpoint.revision and len(r.unseen)
-        }
+        here = {rel: r for (rev, rel), r in by_key.items() if rev == checkpoint.revision}
+        mine = {rel: r for rel, r in here.items() if min(r.unseen.shape) > 1}
+        yield from _left_out(here, mine, checkpoint.revision)
         if not mine:
             continue
         samplers = {
@@ -512,6 +593,33 @@ def hallucination(
         }
         yield from _divergences(mine, samplers, checkpoint.revision)
         yield from _confidence(mine, samplers, checkpoint.revision)
+
+
+_PRIOR_CORRECTED = (
+    "hallucination.excess_loss_prior_corrected", "hallucination.name_information_prior_corrected",
+)  # fmt: skip
+_HALLUCINATION = (
+    "hallucination.excess_loss", "hallucination.name_information",
+    "hallucination.top_probability", "hallucination.normalised_entropy",
+    "hallucination.confident_share",
+)  # fmt: skip
+
+
+def _left_out(
+    here: Mapping[str, Ranking], mine: Mapping[str, Ranking], revision: str
+) -> Iterator[Measured]:
+    """Rows with a reason for the relations that cannot be measured, and for a mean over none."""
+    too_few = "fewer than two unseen names or two candidates were measured"
+    no_prior = "the context-free prior was not measured"
+    priors = [rel for rel, r in mine.items() if r.prior is not None]
+    for metrics, usable in ((_HALLUCINATION, list(mine)), (_PRIOR_CORRECTED, priors)):
+        scopes = [rel for rel in here if rel not in usable]
+        scopes += ["overall"] if here and not usable else []
+        for metric in metrics:
+            for scope in scopes:
+                reason = no_prior if scope in mine or (scope == "overall" and mine) else too_few
+                n = len(here[scope].unseen) if scope in here else 0
+                yield Measured(metric, scope, revision, stats.missing(n, reason))
 
 
 def _divergences(
@@ -545,19 +653,12 @@ def _per_relation_and_mean(
     if not by_relation:
         return
     for rel, (value, drawn) in by_relation.items():
-        estimate = _centred(np.array([value]), drawn, samplers[rel], sizes[rel])
-        yield Measured(metric, rel, revision, _not_below_zero(estimate))
+        yield Measured(metric, rel, revision, _centred(value, drawn, samplers[rel], sizes[rel]))
     value = float(np.mean([v for v, _ in by_relation.values()]))
     drawn = np.mean([d for _, d in by_relation.values()], axis=0)
     sampler = next(iter(samplers.values()))
-    estimate = _centred(np.array([value]), drawn, sampler, sum(sizes[r] for r in by_relation))
-    yield Measured(metric, "overall", revision, _not_below_zero(estimate))
-
-
-def _not_below_zero(e: Estimate) -> Estimate:
-    """A divergence cannot be negative; centring may push an end of its interval there."""
-    assert e.ci_low is not None and e.ci_high is not None
-    return Estimate(e.value, max(e.ci_low, 0.0), max(e.ci_high, 0.0), e.n, e.method)
+    estimate = _centred(value, drawn, sampler, sum(sizes[r] for r in by_relation))
+    yield Measured(metric, "overall", revision, estimate)
 
 
 def _confidence(
@@ -570,16 +671,18 @@ def _confidence(
         "hallucination.confident_share": lambda q: (q.max(axis=1) > 0.5).astype(float),
     }
     for metric, f in per_subject.items():
-        values = {rel: f(softmax(r.unseen)) for rel, r in mine.items() if len(r.candidates) > 1}
+        values = {rel: f(softmax(r.unseen)) for rel, r in mine.items()}
+        support = (0.0, 1.0) if metric == "hallucination.confident_share" else None
         labels = np.concatenate([[rel] * len(v) for rel, v in values.items()])
         pooled = np.concatenate(list(values.values()))
         counts = np.concatenate([samplers[rel].counts for rel in values], axis=1)
         sampler = Resampler(counts, next(iter(samplers.values())).level)
         weights = stats.macro_weights(labels)
-        estimate = stats.bootstrap_mean(pooled, sampler, weights)
+        estimate = stats.bootstrap_mean(pooled, sampler, weights, support)
         yield Measured(metric, "overall", revision, estimate)
         for rel, v in values.items():
-            yield Measured(metric, rel, revision, stats.bootstrap_mean(v, samplers[rel]))
+            estimate = stats.bootstrap_mean(v, samplers[rel], support=support)
+            yield Measured(metric, rel, revision, estimate)
 
 
 def _normalised_entropy(q: Floats) -> Floats:
@@ -633,10 +736,16 @@ def _auroc(
         w = rng.multinomial(len(p), np.full(len(p), 1 / len(p)), size=draws) / len(p)
         v = rng.multinomial(len(q), np.full(len(q), 1 / len(q)), size=draws) / len(q)
         drawn.append(((w @ wins) * v).sum(axis=1))
+    value = float(np.mean(values))
     tail = (1 - level) / 2
     low, high = np.quantile(np.mean(drawn, axis=0), [tail, 1 - tail])
-    method = "bootstrap of subjects within relations"
-    return Estimate(float(np.mean(values)), float(low), float(high), n, method)
+    low, high = min(float(low), value), max(float(high), value)
+    if not stats.flat(low, high):
+        return Estimate(value, low, high, n, "bootstrap of subjects within relations")
+    # every known name beats every unseen one, say: as many trials as there are disjoint pairs
+    trials = sum(min(len(p), len(q)) for p, q in pairs)
+    down, up = stats.unvaried(np.full(trials, value), np.ones(trials), (0.0, 1.0), level)
+    return Estimate(value, value - down, value + up, n, "wilson")
 
 
 # ---- all of it -------------------------------------------------------------------------------

@@ -105,7 +105,7 @@ def _log_ticks(low: float, high: float) -> list[float]:
         if len(found) > _MOST_TICKS and ticks:
             break
         ticks = found
-        if len(ticks) >= 4:
+        if len(ticks) >= 3:
             break
     stride = math.ceil(len(ticks) / _MOST_TICKS) or 1
     return ticks[::stride] or [low]

@@ -68,7 +68,7 @@ class Figure:
     """One figure of a page.
 
     Attributes:
-        id: element id, unique on the page.
+        id: unique on the page; the element's id has `figure-` before it.
         spec: Vega-Lite specification over a data set named `rows`.
         dataset: name of the embedded data set, narrowed by `where` (column -> allowed values).
         columns: of the data table and its download.
@@ -119,7 +119,7 @@ class Figure:
                 [h("p", note, class_="note") for note in self.notes],
                 h("details", summary, class_="data", data_figure=self.id),
             ),
-            id=self.id,
+            id=f"figure-{self.id}",
         )
 
     def _charts(self) -> Html:

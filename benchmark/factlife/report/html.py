@@ -71,8 +71,3 @@ def script_json(element_id: str, value: Any) -> Html:
     text = json.dumps(value, separators=(",", ":"), allow_nan=False)  # ASCII: no U+2028 either
     text = re.sub("[<>&]", lambda m: _UNSAFE[m.group()], text)
     return Html(f'<script type="application/json" id="{html.escape(element_id)}">{text}</script>')
-
-
-def slug(text: str) -> str:
-    """A text as an element id: letters, digits and hyphens."""
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "x"

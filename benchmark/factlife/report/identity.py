@@ -11,8 +11,9 @@ from factlife.report.html import Child, h
 
 def command(result: Mapping[str, Any]) -> str:
     """The command that measures the series again with the same profile."""
-    words = ["factlife", "run", result["series_name"], "--profile", result["protocol"]["name"]]
-    return shlex.join(words)
+    repo = result["model"]["repo"]
+    series = repo if "/" in repo else result["series_name"]
+    return shlex.join(["factlife", "run", series, "--profile", result["protocol"]["name"]])
 
 
 def identity(result: Mapping[str, Any]) -> list[tuple[str, Child]]:

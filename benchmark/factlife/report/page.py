@@ -39,6 +39,7 @@ def whole_page(
     navigation: Sequence[tuple[str, str]],
     main: Html,
     data: Mapping[str, Any],
+    sidebar: bool = True,
     styles: Sequence[str] = (),
     scripts: Sequence[str] = (),
 ) -> str:
@@ -49,6 +50,7 @@ def whole_page(
         header: what stands above everything, with the page's `h1`.
         navigation: (section id, short title) of the sections to jump to.
         data: element id -> value, embedded as JSON.
+        sidebar: the navigation stands beside the content where the page is wide, else above it.
         styles, scripts: sources of the page's own, after those that all pages share.
     """
     code = [asset("factlife.report", "page.js"), *scripts]
@@ -60,7 +62,7 @@ def whole_page(
         styles="\n".join([asset("factlife.report", "page.css"), *styles]),
         header=header,
         navigation=nav or "",
-        layout="with-nav" if nav else "plain",
+        layout="with-nav" if nav and sidebar else "plain",
         main=main,
         version=join([__version__]),
         data=join(script_json(name, value) for name, value in data.items()),

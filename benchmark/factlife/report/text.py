@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 _SUFFIXES = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "K"))
 _THIN = "\u202f"  # narrow no-break space, between number and unit
 _ARROWS = {
@@ -64,16 +61,6 @@ def _minus(text: str) -> str:
     return text.replace("-", "\u2212") if text.startswith("-") else text
 
 
-def with_interval(metric: Mapping[str, Any]) -> str:
-    """`51.3 % (44.1 to 58.9 %)`, or the reason why there is no value."""
-    if metric["value"] is None:
-        return f"not measured: {metric['reason'] or 'no reason given'}"
-    value = number(metric["value"], metric["unit"])
-    if metric["ci_low"] is None or metric["ci_high"] is None:
-        return value
-    return f"{value} ({interval(metric['ci_low'], metric['ci_high'], metric['unit'])})"
-
-
 def unit_word(unit: str) -> str:
     """The unit as written behind a large number; empty where the sign says it."""
     return unit if unit in ("tokens", "nats", "AUROC") else ""
@@ -82,6 +69,11 @@ def unit_word(unit: str) -> str:
 def direction(name: str) -> str:
     """`higher` -> `↑ higher is better`."""
     return _ARROWS.get(name, name)
+
+
+def tight(title: str) -> str:
+    """A title whose number and per cent sign stay on one line."""
+    return title.replace(" %", "\u00a0%")
 
 
 def counted(n: int, noun: str, plural: str = "") -> str:

@@ -31,19 +31,19 @@ def select(revisions: Sequence[Revision], selection: Selection) -> list[Revision
 
 def _targets(x: Sequence[float], inner: int) -> list[float]:
     """Evenly spaced points between the first place (the first after step 0) and the last."""
+    placed = [v for v in x if not math.isinf(v)]
+    low, high = min(placed), max(placed)
     if math.isinf(x[0]):  # step 0 is chosen beside the axis, so that its first point is wanted too
-        return [x[1] + (x[-1] - x[1]) * i / inner for i in range(inner)]
-    return [x[0] + (x[-1] - x[0]) * (i + 1) / (inner + 1) for i in range(inner)]
+        return [low + (high - low) * i / inner for i in range(inner)]
+    return [low + (high - low) * (i + 1) / (inner + 1) for i in range(inner)]
 
 
 def _log_axis(revisions: Sequence[Revision]) -> list[float]:
     """Place of each revision on the log axis; step 0 lies left of everything."""
     tokens, steps = [r.tokens for r in revisions], [r.step for r in revisions]
-    raw: Sequence[int | None]
-    if None not in tokens:
+    raw: Sequence[int | None] = [i + 1 for i in range(len(revisions))]
+    if None not in tokens and any(tokens):
         raw = tokens
-    elif None not in steps and len({r.stage for r in revisions}) == 1:
+    elif None not in steps and any(steps) and len({r.stage for r in revisions}) == 1:
         raw = steps
-    else:
-        raw = [i + 1 for i in range(len(revisions))]
     return [math.log(v) if v else -math.inf for v in raw]

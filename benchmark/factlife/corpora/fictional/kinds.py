@@ -54,6 +54,7 @@ class Kind:
     Attributes:
         article: what stands before the subject's name in a sentence, `"the "` or empty.
         short_is_root: whether the bare root stands for the subject after its first mention.
+        notes: slot -> phrases of which a passage gets one, the same in all its texts.
         facts: fact name -> (subject slot, relation, object slot).
         semantic: fact name -> wordings of a prefix whose continuation is the fact's object.
         moves: what one or two sentences do -> wordings; `~` marks one that cannot open a text.
@@ -66,6 +67,7 @@ class Kind:
     short_is_root: bool
     descriptions: tuple[str, ...]
     slots: dict[str, str]
+    notes: dict[str, tuple[str, ...]]
     facts: dict[str, tuple[str, str, str]]
     semantic: dict[str, tuple[str, ...]]
     comps: tuple[Comp, ...]
@@ -93,6 +95,7 @@ def load(name: str) -> Kind:
         short_is_root=raw.get("short_is_root", False),
         descriptions=tuple(raw["descs"]),
         slots=raw["slots"],
+        notes={k: tuple(v) for k, v in raw["notes"].items()},
         facts={k: (v[0], v[1], v[2]) for k, v in raw["facts"].items()},
         semantic={k: tuple(v) for k, v in raw["semantic"].items()},
         comps=tuple(
@@ -117,7 +120,7 @@ def _check(kind: Kind) -> None:
         lists = {k for k, v in profile.items() if isinstance(v, list)}
         if clash := fields & kind.moves.keys():
             raise IntegrityError(f"grammar of {kind.name}: {sorted(clash)[0]!r} is a slot and a move")
-        defined = COMMON_SLOTS | kind.slots.keys() | fields
+        defined = COMMON_SLOTS | kind.slots.keys() | kind.notes.keys() | fields
         _known(kind, "slot", _used_slots(kind, profile), defined)
         _known(
             kind,
@@ -129,13 +132,17 @@ def _check(kind: Kind) -> None:
         _known(kind, "slot", objects, defined)
     _known(kind, "fact", (f for c in kind.comps for f in c.support), kind.facts.keys())
     _known(kind, "fact", kind.semantic, kind.facts.keys())
+    for comp in kind.comps:
+        if kind.facts[comp.support[-1]][2] != comp.target:
+            raise IntegrityError(f"grammar of {kind.name}: {comp.support} does not lead to {comp.target!r}")
     enough = 8 <= len(kind.facts) <= 14 and len(kind.semantic) >= 5 and len(kind.comps) >= 5
     if not enough or len(kind.skeletons) < 6 or any(c.hops < 2 for c in kind.comps):
         raise IntegrityError(f"grammar of {kind.name}: too few facts, probes, hops or skeletons")
 
 
 def _used_slots(kind: Kind, profile: dict[str, Any]) -> Iterable[str]:
-    wordings = [t for v in (*kind.moves.values(), *kind.semantic.values()) for t in v]
+    lists = (*kind.moves.values(), *kind.semantic.values(), *kind.notes.values())
+    wordings = [t for v in lists for t in v]
     wordings += [p for c in kind.comps for p in c.prefixes]
     for value in profile.values():
         wordings += [value] if isinstance(value, str) else value

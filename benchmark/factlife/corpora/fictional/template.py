@@ -57,6 +57,11 @@ class Entity:
 
 Value = Entity | str
 
+# Where a free mention stands as a grammatical subject, so that `he`, `she` or `it` is right.
+_SUBJECT_POSITION = re.compile(
+    r"(^|[.,;:]|[0-9]{4}|\b(when|where|which|that|until|before|after|as|since|and|once|because))\s*$"
+)
+
 
 @dataclass(frozen=True)
 class Node:
@@ -137,12 +142,17 @@ class Discourse:
     genders_before: set[str] = field(default_factory=set)
     genders_now: set[str] = field(default_factory=set)
     pronouns_run: int = 0
+    tail: str = ""
 
     def end_sentence(self) -> None:
         """Note that a sentence ended: pronouns may refer back to it."""
         self.topic_before, self.topic_now = self.topic_now, False
         self.genders_before, self.genders_now = self.genders_now, set()
         self.paragraph_start = False
+
+    def start_wording(self) -> None:
+        """Note that the next words open a sentence."""
+        self.tail = ""
 
     def end_paragraph(self) -> None:
         """Note that a paragraph ended: the next mention names the subject again."""
@@ -151,6 +161,8 @@ class Discourse:
     def _pronoun_is_clear(self) -> bool:
         rivals = self.genders_before | self.genders_now
         clear = not self.subject.gender or self.subject.gender not in rivals
+        if _SUBJECT_POSITION.search(self.tail) is None:
+            return False
         return self.topic_before and clear and self.pronouns_run < 2 and not self.paragraph_start
 
     def mention(self, tag: str) -> str:
@@ -222,17 +234,19 @@ def _realise(nodes: tuple[Node, ...], discourse: Discourse) -> str:
         if node.kind == "text":
             for _ in range(node.text.count(". ")):
                 discourse.end_sentence()
-            out.append(node.text)
+            piece = node.text
         elif node.kind == "slot":
-            out.append(discourse.slot(node.text, node.form))
+            piece = discourse.slot(node.text, node.form)
         elif node.kind == "mention":
-            out.append(discourse.mention(node.text))
+            piece = discourse.mention(node.text)
         else:
-            out.append(_realise(discourse.draws.pick(node.parts), discourse))
+            piece = _realise(discourse.draws.pick(node.parts), discourse)
+        out.append(piece)
+        discourse.tail = (discourse.tail + piece)[-24:]
     return "".join(out)
 
 
-_ARTICLE = re.compile(r"\b([aA])\(n\) (\w)")
+_ARTICLE = re.compile(r"\b([aA])(?:\(n\))? (?!one\b|once\b)(\w)")
 _SPACES = re.compile(r" {2,}")
 _BEFORE_MARK = re.compile(r" +([,.;:])")
 _SENTENCE_START = re.compile(r"(^|[.!?] )([a-z])")

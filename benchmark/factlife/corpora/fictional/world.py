@@ -147,6 +147,7 @@ class _Maker:
         self.draws = Draws(seed, "subject", index)
         self.grammar = load(kind)
         self.names = names
+        self.titles: set[str] = set()
         self.peers = peers
         country = self.draws.pick(countries)
         profile = self.grammar.profiles[self._profile_of(index, seed)]
@@ -170,6 +171,8 @@ class _Maker:
         for name, spec in slots.items():
             if name not in self.made.values:
                 self.made.values[name] = self._value(spec)
+        for name, phrases in self.grammar.notes.items():
+            self.made.values[name] = self.draws.pick(phrases)
         for name, value in self.made.profile.items():
             if isinstance(value, str) and name != "name":
                 self.made.values.setdefault(name, value)
@@ -183,9 +186,15 @@ class _Maker:
             self.made.values[f"{slot}_adj"] = country.adjective
 
     def _link(self, spec: str) -> Value:
-        """A subject of the same block if there is one, else a fresh name: `link kind|spec`."""
-        kind, fallback = spec.removeprefix("link ").split("|")
-        candidates = [s for s in self.peers if s.kind == kind]
+        """A subject of the same block if one fits, else a fresh name: `link kind [field]|spec`.
+
+        With a field, the peer's name must hold the word that the profile has in that field: a
+        botanist studies at a botanical institute, not at a school of mines.
+        """
+        wanted, fallback = spec.removeprefix("link ").split("|")
+        kind, _, slot = wanted.partition(" ")
+        word = str(self.made.profile[slot]) if slot else ""
+        candidates = [s for s in self.peers if s.kind == kind and word in str(s.values["S"])]
         if not candidates:
             return self._value(fallback)
         peer = self.draws.pick(candidates)
@@ -218,6 +227,9 @@ class _Maker:
         if head == "num":
             low, high, step = (int(x) for x in rest.split())
             return f"{self.draws.between(low // step, high // step) * step:,}"
+        if head == "words":
+            low, high = (int(x) for x in rest.split())
+            return number_words(self.draws.between(low, high))
         if head == "gap":
             return number_words(self._gap(*rest.split()))
         return self._named(spec)
@@ -261,7 +273,8 @@ class _Maker:
         return Entity(kind, name, name)
 
     def _title(self) -> Entity:
-        pattern = self.draws.pick(titles())
+        pattern = self.draws.pick([t for t in titles() if t not in self.titles])
+        self.titles.add(pattern)
         kind = "place" if "{place}" in pattern else "thing"
         name = pattern.replace("{" + kind + "}", self._root(kind).capitalize())
         return Entity("work", name, name)

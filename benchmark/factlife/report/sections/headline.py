@@ -52,7 +52,7 @@ def card(view: View, metric: Metric, row: Row | None, parts: Mapping[str, str]) 
         footing.insert(0, f"n = {row['n']:,}")
     return h(
         "article",
-        h("h3", metric.title),
+        h("h3", text.tight(metric.title)),
         number,
         between,
         interval_mark(row),
