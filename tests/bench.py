@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.table import Table
+from tests.tiny import byte_level_tokenizer
 from transformers import AutoModelForCausalLM, Olmo2Config
 
 from factlife.config import Profile, Recall
@@ -23,7 +24,6 @@ from factlife.corpora.fact_probes import load_fact_probes
 from factlife.recall.measure import Prepared, prepare
 from factlife.scoring.candidates import Group, score_groups
 from factlife.scoring.targets import Target, batches, pad, score
-from tests.tiny import byte_level_tokenizer
 
 PAIRS = 5
 

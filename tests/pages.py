@@ -193,4 +193,3 @@ def parse_answer(dom: str) -> Any:
     assert match, "the wrapper was not loaded"
     assert match[1], "the page was never drawn"
     return json.loads(unescape(match[1]))
-

@@ -384,8 +384,14 @@ def _lock(root: Path) -> Iterator[None]:
                 f"cannot lock run folder {root}: {error.strerror}; choose an --out on a file "
                 "system with locks"
             ) from error
-        f.truncate(0)
-        f.write(f"process {os.getpid()} on {os.uname().nodename}\n")
-        f.flush()
+        _name_holder(f, f"process {os.getpid()} on {os.uname().nodename}\n")
         yield
+        _name_holder(f, "")
+
+
+def _name_holder(f: IO[str], text: str) -> None:
+    """Say who holds the lock. On a full disk it holds all the same, namelessly."""
+    with suppress(OSError):
         f.truncate(0)
+        f.write(text)
+        f.flush()

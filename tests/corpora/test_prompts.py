@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-
 from tests.tiny import byte_level_tokenizer, metaspace_tokenizer
 
 from factlife.corpora.fact_probes import load_fact_probes

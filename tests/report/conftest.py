@@ -23,11 +23,11 @@ def full_run(tmp_path_factory: pytest.TempPathFactory) -> RunStore:
 
 @pytest.fixture
 def make_run(tmp_path: Path) -> Callable[[Design], RunStore]:
-    """Build a small run: 5 facts a relation unless the design says otherwise."""
+    """Build a small run: 3 facts a relation unless the design says otherwise."""
 
     def make(design: Design) -> RunStore:
         if design.facts_per_relation is None:
-            design = dataclasses.replace(design, facts_per_relation=5)
+            design = dataclasses.replace(design, facts_per_relation=3)
         return build_run(tmp_path / "run", design)
 
     return make

@@ -35,6 +35,7 @@ class Design:
     names: Sequence[str] | None = None
     profile: str = "demo"
     candidates: bool = True
+    known_subjects: int = 4  # of each relation, in the candidates table
     subsets: bool = True
     subset_names: Sequence[str] = ("stated", "unstated")
     generation: bool = True
@@ -43,7 +44,7 @@ class Design:
     manifest: Row = dataclasses.field(default_factory=dict)
     flags: Sequence[str] = ()
     warnings: Sequence[str] = ()
-    draws: int = 100
+    draws: int = 40
 
 
 def source_facts(limit: int | None) -> list[Row]:
@@ -132,8 +133,9 @@ class Simulation:
                 for f, s in zip(self.facts, strength, strict=True)
                 if f["relation"] == relation
             ]
+            mine = mine[: self.design.known_subjects]
             subjects = [("known", f["subject"], f["fact_id"], f["answer"], s) for f, s in mine]
-            subjects += [("unseen", f"Vorlen {k}", None, None, 0.0) for k in range(6)]
+            subjects += [("unseen", f"Vorlen {k}", None, None, 0.0) for k in range(4)]
             subjects.append(("context_free", "N/A", None, None, 0.0))
             taste = self.rng.normal(0, 0.4, len(answers))
             for kind, subject, fact_id, answer, s in subjects:

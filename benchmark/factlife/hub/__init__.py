@@ -1,8 +1,8 @@
 """Hub: building the leaderboard from result files.
 
-    collect.py   paths -> validated results, as entries of the board
-    ranks.py     places within one metric, for ranked results only
-    board.py     the static page, in the shell that reports use too
+collect.py   paths -> validated results, as entries of the board
+ranks.py     places within one metric, for ranked results only
+board.py     the static page, in the shell that reports use too
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """The report of a run: one HTML file that works offline.
 
-    view.py      tables of a run folder -> what the sections ask for
-    datasets.py  the numbers behind the charts, embedded once
-    charts.py    Vega-Lite specifications; figures.py: title, legend, chart, data table
-    sections/    one function a section; a new track adds its own to SECTIONS
-    page.py      the shell that the leaderboard shares
+view.py      tables of a run folder -> what the sections ask for
+datasets.py  the numbers behind the charts, embedded once
+charts.py    Vega-Lite specifications; figures.py: title, legend, chart, data table
+sections/    one function a section; a new track adds its own to SECTIONS
+page.py      the shell that the leaderboard shares
 """
 
 from __future__ import annotations

@@ -158,9 +158,7 @@ def _styles(measures: Sequence[str]) -> tuple[Any, Any]:
 
 
 def _names_axis(grid: bool) -> alt.Axis:
-    return alt.Axis(
-        labelExpr=_SCOPE_LABELS, labelLimit=150, ticks=False, domain=False, grid=grid
-    )
+    return alt.Axis(labelExpr=_SCOPE_LABELS, labelLimit=150, ticks=False, domain=False, grid=grid)
 
 
 def _value_axis(scale: Scale) -> alt.Axis:

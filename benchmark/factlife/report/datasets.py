@@ -204,4 +204,3 @@ def _templates(view: View) -> dict[str, Any]:
         for (relation, template, role), right in sorted(grouped.items())
     ]
     return pack(found, ("relation", "template", "role", "value", "ci_low", "ci_high", "n"))
-

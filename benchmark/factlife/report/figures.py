@@ -166,6 +166,4 @@ def _swatch(key: Key) -> Html:
     dash = "5 4" if level else " ".join(map(str, DASHES[key.style])) if key.style else "none"
     line = f'<line x1="0" x2="28" y1="6" y2="6" stroke-width="2" stroke-dasharray="{dash}"/>'
     drawing = join([Html(line), None if level else Html(_MARKS[key.style])])
-    return h(
-        "svg", drawing, class_="swatch", viewBox="0 0 28 12", style=style, aria_hidden="true"
-    )
+    return h("svg", drawing, class_="swatch", viewBox="0 0 28 12", style=style, aria_hidden="true")

@@ -29,8 +29,16 @@ def interval_mark(
     bar = h("line", x1=low, x2=max(high, low + 1), y1=6, y2=6, class_="bar")
     dot = h("circle", cx=value, cy=6, r=3.5, class_="point")
     view = f"-4 0 {_WIDTH + 8} 12"
-    return h("svg", base, bar, dot, class_="interval", viewBox=view, aria_hidden="true",
-             preserveAspectRatio="xMinYMid")
+    return h(
+        "svg",
+        base,
+        bar,
+        dot,
+        class_="interval",
+        viewBox=view,
+        aria_hidden="true",
+        preserveAspectRatio="xMinYMid",
+    )
 
 
 def _place(value: float, ends: tuple[float, float], log: bool) -> float:

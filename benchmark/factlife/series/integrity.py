@@ -78,7 +78,7 @@ def weight_files(folder: Path, *, allow_pickle: bool = False) -> tuple[Path, ...
         raise IntegrityError(
             f"{folder} has {len(shards)} shards but no {index.name}: copy the index as well"
         )
-    pickled = sorted(folder.glob("pytorch_model*.bin"))
+    pickled = _pickled(folder)
     if pickled and allow_pickle:
         return tuple(pickled)
     if pickled:
@@ -87,6 +87,15 @@ def weight_files(folder: Path, *, allow_pickle: bool = False) -> tuple[Path, ...
             "read: convert them to safetensors, or pass --allow-pickle-weights if you trust them"
         )
     raise UsageError(f"{folder} holds no weights: expected model.safetensors")
+
+
+# What a trainer keeps beside the weights; pickled too, but no weights.
+_TRAINER_STATE = ("optimizer", "scheduler", "scaler", "rng_state", "training_args")
+
+
+def _pickled(folder: Path) -> list[Path]:
+    found = [p for pattern in ("*.bin", "*.pt", "*.pth") for p in folder.glob(pattern)]
+    return sorted(p for p in found if not p.name.startswith(_TRAINER_STATE))
 
 
 def _sharded(folder: Path, index: Path) -> tuple[Path, ...]:

@@ -169,12 +169,12 @@ def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> Any:
 def check_vocabulary(tokenizer: Any, config: dict[str, Any], folder: Path) -> None:
     """Refuse a tokenizer that was not made for this embedding.
 
-    An embedding may have more rows than the tokenizer has entries (they are padded to round
-    sizes, by 2 % at most in published models), never fewer.
+    An embedding may have more rows than the tokenizer has entries, because it is padded to a
+    multiple of up to 128 rows (in some published models by up to 2 %), never fewer.
 
     Raises:
-        UsageError: an ordinary entry lies outside the embedding, or more than 5 % of it (and more
-            than 256 rows) is unused.
+        UsageError: an ordinary entry lies outside the embedding, or at least 128 rows and more
+            than 5 % of it are unused.
     """
     rows = config.get("vocab_size")
     if not isinstance(rows, int):
@@ -182,7 +182,7 @@ def check_vocabulary(tokenizer: Any, config: dict[str, Any], folder: Path) -> No
     added = set(tokenizer.all_special_tokens)
     highest = max((i for t, i in tokenizer.get_vocab().items() if t not in added), default=-1)
     unused = rows - 1 - max(highest, *tokenizer.all_special_ids, -1)
-    if highest >= rows or unused > max(256, rows // 20):
+    if highest >= rows or unused > max(127, rows // 20):
         raise UsageError(
             f"{folder}: the tokenizer has {len(tokenizer)} entries, the model's vocabulary "
             f"{rows}: this is the tokenizer of another model; copy the right one"

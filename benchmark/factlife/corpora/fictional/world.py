@@ -175,7 +175,7 @@ class _Maker:
             self.made.values[name] = self.draws.pick(phrases)
         for name, value in self.made.profile.items():
             if isinstance(value, str) and name != "name":
-                self.made.values.setdefault(name, value)
+                self.made.values[name] = value
         return self.made
 
     def _countries(self) -> None:

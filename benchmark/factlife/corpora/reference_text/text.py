@@ -50,6 +50,7 @@ class TextConfig:
     Attributes:
         companions: made-up subjects per relation.
         companions_a_pass: companion documents per relation and pass.
+        template_share: share of companion documents that are in a probe template, 0 to 1.
         mentions_a_pass: documents per pass that name a probe subject and say nothing of it.
         neutral_a_pass: neutral documents per pass.
         context_share: share of statements with a neutral sentence beside them, 0 to 1.
@@ -57,6 +58,7 @@ class TextConfig:
 
     companions: int = 40
     companions_a_pass: int = 3
+    template_share: float = 0.5
     mentions_a_pass: int = 8
     neutral_a_pass: int = 30
     context_share: float = 0.25
@@ -159,7 +161,7 @@ class _Writer:
 
     def _companion(self, relation: str) -> Document:
         companion = next(self._companions[relation])
-        if self._draw.below(0.5):
+        if not self._draw.below(self._config.template_share):
             number, wording = self._wording(relation)
             form = f"wording:{number}"
         else:

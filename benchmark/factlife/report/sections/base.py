@@ -123,9 +123,7 @@ def _score_spec(
     return charts.intervals(scale, "scope", scopes, scopes, tones)
 
 
-def _legend(
-    view: View, metrics: Sequence[str], scopes: Sequence[str], choose: bool
-) -> list[Key]:
+def _legend(view: View, metrics: Sequence[str], scopes: Sequence[str], choose: bool) -> list[Key]:
     tones = colours(view, scopes)
     keys = []
     if len(scopes) > 1 and not choose:

@@ -71,9 +71,7 @@ def _between(row: Row) -> Html:
     return h("p", f"{label} {span}", class_="between", title=row["interval_method"])
 
 
-def breakdown(
-    view: View, metric: str, parts: Mapping[str, str], known: str | None
-) -> Html | None:
+def breakdown(view: View, metric: str, parts: Mapping[str, str], known: str | None) -> Html | None:
     """The same number in some scopes, one line each; a reason that is `known` is not repeated."""
     lines = []
     for scope, name in parts.items():
@@ -92,4 +90,3 @@ def _part(row: Row) -> Html:
     value = h("data", text.number(row["value"], row["unit"]), value=repr(row["value"]))
     span = text.interval(row["ci_low"], row["ci_high"], row["unit"])
     return join([value, h("small", span)])
-

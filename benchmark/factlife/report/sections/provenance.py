@@ -63,9 +63,7 @@ def warnings(view: View) -> Section:
         if rows
         else h("p", "No rows were dropped.")
     )
-    return Section(
-        "warnings", "Warnings and exclusions", "Warnings", join([listed, excluded])
-    )
+    return Section("warnings", "Warnings and exclusions", "Warnings", join([listed, excluded]))
 
 
 def provenance(view: View) -> Section:

@@ -1,0 +1,269 @@
+"""The leaderboard page: one row a result, ranks only where they may be, nothing loaded."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.hub.results import HEADLINES, make_result
+from tests.pages import Element, check_page, data_of
+
+from factlife.errors import SubmissionError, UsageError
+from factlife.hub import build_board, collect
+from factlife.hub.collect import Entry
+from factlife.hub.ranks import Rank, rank
+from factlife.scores import BY_NAME
+from factlife.store import write_json
+
+Folder = Callable[..., Path]
+ACCURACY, EMERGENCE = "recall.whole_answer_accuracy", "recall.emergence50"
+EVIL = "</script><script>alert(1)</script>\"onmouseover='alert(1)'"
+
+
+def board(*paths: Path) -> Element:
+    return check_page(build_board(paths, paths[0].parent / "out").read_text("utf-8"))
+
+
+def ranks(metric: str, *results: dict[str, Any]) -> list[Rank | None]:
+    entries = [Entry(r) for r in results]
+    return [rank(e, BY_NAME[metric], entries) for e in entries]
+
+
+def with_accuracy(
+    series: str, low: float, value: float, high: float, **more: Any
+) -> dict[str, Any]:
+    return make_result(series, metrics={ACCURACY: (low, value, high)}, **more)
+
+
+# ---- the page --------------------------------------------------------------------------------
+
+
+def test_one_row_a_result_in_the_section_of_its_profile(folder: Folder) -> None:
+    page = board(
+        folder(
+            make_result("b", "demo"), make_result("a", "demo"), make_result("c", "reference"),
+            make_result("d"), make_result("e", "timecourse-2025"),
+        )
+    )  # fmt: skip
+    found = {s.attributes["id"]: [n.text for n in s.all("span", class_="name")]
+             for s in page.all("section") if s.all("table")}  # fmt: skip
+    assert found == {"standard": ["d"], "reference": ["c"], "demo": ["a", "b"], "other": ["e"]}
+    assert list(found) == ["standard", "reference", "demo", "other"]
+
+
+def test_a_row_shows_model_coverage_protocol_and_every_headline(folder: Folder) -> None:
+    result = make_result("pythia-160m")
+    row = board(folder(result)).one("tr", class_="row")
+    for wanted in ("pythia-160m", "GPTNeoXForCausalLM", "162M parameters", "0 to 300B tokens",
+                   "3 checkpoints", "standard version 1", result["protocol"]["hash"][:12]):  # fmt: skip
+        assert wanted in row.text
+    cells = {c.attributes["data-metric"]: c for c in row.all("td") if "data-metric" in c.attributes}
+    assert list(cells) == list(HEADLINES)
+    for name, (low, value, high) in HEADLINES.items():
+        assert float(cells[name].one("data").attributes["value"]) == value
+        assert result["metrics"][name]["ci_low"] == low <= value <= high
+    assert "51.0 % 44.0 to 58.0 %" in cells[ACCURACY].text
+    assert "800M 400M to 800M" in cells[EMERGENCE].text
+
+
+def test_details_hold_provenance_and_the_command(folder: Folder) -> None:
+    result = make_result("pythia-160m")
+    more = board(folder(result)).one("tr", class_="more")
+    for wanted in (result["protocol"]["hash"], result["data"][0]["fingerprint"], "0" * 40,
+                   "torch 2.13.0", "bootstrap 0", "NVIDIA H200"):  # fmt: skip
+        assert wanted in more.text
+    command = more.one("pre").one("code").children
+    assert command == ["factlife run EleutherAI/pythia-160m --profile standard"]
+
+
+def test_a_number_that_is_missing_shows_why(folder: Folder) -> None:
+    row = board(folder(make_result(metrics={EMERGENCE: None}))).one("tr", class_="row")
+    assert "not measured final accuracy is not above chance (0.079)" in row.text
+
+
+def test_stated_and_unstated_facts_stand_apart(folder: Folder) -> None:
+    result = make_result("reference-1m", "demo")
+    for scope, value in (("stated", 0.975), ("unstated", 0.053)):
+        row = {**result["metrics"][ACCURACY], "scope": scope, "value": value}
+        result["metrics"][f"{ACCURACY}@{scope}"] = row
+    row = board(folder(result)).one("tr", class_="row")
+    assert "stated 97.5 % unstated 5.3 %" in row.text
+
+
+def test_flags_warn_of_what_a_row_rests_on(folder: Folder) -> None:
+    result = make_result(
+        integrity={"duplicates": ["step2"], "warnings": ["a", "b"], "exclusions": {"recall: x": 1}}
+    )
+    result["env"]["dirty"] = True
+    result["series"][2]["tokens"] = None
+    flags = [f.text for f in board(folder(result)).all("span", class_="chip")]
+    assert flags == ["2 warnings", "1 duplicate revision", "1 dropped row", "source had local changes",
+                     "tokens not known"]  # fmt: skip
+
+
+def test_heads_are_buttons_that_a_keyboard_reaches(folder: Folder) -> None:
+    heads = board(folder(make_result())).one("table", class_="board").one("thead").all("th")
+    assert len(heads) == 4 + len(HEADLINES)
+    for i, head in enumerate(heads):
+        assert head.attributes["aria-sort"] == "none"
+        assert head.attributes["scope"] == "col"
+        assert head.one("button").attributes["data-column"] == str(i)
+    assert "higher is better" in heads[4].text
+    assert "lower is better" in heads[6].text
+
+
+def test_the_rows_are_embedded_once_for_download(folder: Folder) -> None:
+    (row,) = data_of(board(folder(make_result("pythia-160m"))), "board")["rows"]
+    assert row["series"] == "pythia-160m"
+    assert row["last_tokens"] == 300_000_000_000
+    assert row["metrics"][ACCURACY]["value"] == HEADLINES[ACCURACY][1]
+    assert row["metrics"][ACCURACY]["rank"] is None
+
+
+# ---- ranks -----------------------------------------------------------------------------------
+
+
+def test_a_rank_is_within_one_metric_and_says_what_intervals_allow() -> None:
+    found = ranks(
+        ACCURACY,
+        with_accuracy("low", 0.10, 0.20, 0.30),
+        with_accuracy("mid", 0.25, 0.35, 0.45),  # overlaps both neighbours
+        with_accuracy("top", 0.40, 0.50, 0.60),
+    )
+    # low: only top lies entirely above; mid: nobody does; top: nobody does, low lies entirely below.
+    assert found == [Rank(3, 2, 3, 3), Rank(2, 1, 3, 3), Rank(1, 1, 2, 3)]
+    assert str(found[0]) == "rank 3 (2 to 3) of 3"
+
+
+def test_lower_is_better_turns_the_order_round() -> None:
+    fast = make_result("fast", metrics={EMERGENCE: (1e6, 2e6, 2e6)})
+    slow = make_result("slow", metrics={EMERGENCE: (4e6, 8e6, 8e6)})
+    assert [str(r) for r in ranks(EMERGENCE, slow, fast)] == ["rank 2 of 2", "rank 1 of 2"]
+
+
+def test_equal_values_share_a_place() -> None:
+    found = ranks(ACCURACY, make_result("a"), make_result("b"), with_accuracy("c", 0.1, 0.2, 0.3))
+    assert [r.place for r in found if r] == [1, 1, 3]
+
+
+def test_a_result_alone_or_without_a_value_has_no_rank() -> None:
+    assert ranks(ACCURACY, make_result()) == [None]
+    missing = make_result("b", metrics={ACCURACY: None})
+    assert ranks(ACCURACY, make_result("a"), missing) == [None, None]
+
+
+def test_results_of_two_protocol_hashes_are_never_compared() -> None:
+    assert ranks(ACCURACY, make_result("a"), make_result("b", version=2)) == [None, None]
+
+
+def test_only_the_ranked_profile_without_badge_is_ranked() -> None:
+    fine = [make_result("a"), make_result("b")]
+    assert all(ranks(ACCURACY, *fine))
+    for other in (
+        make_result("demo", "demo"),
+        make_result("demo that says it is ranked", "demo", ranked=True),
+        make_result("badge", badge="preview"),
+        make_result("own profile", "mine", ranked=True),
+    ):
+        assert ranks(ACCURACY, *fine, other)[2] is None
+        assert [r and r.of for r in ranks(ACCURACY, *fine, other)[:2]] == [2, 2]
+
+
+def test_a_hash_that_is_not_that_of_its_parameters_is_flagged_and_not_ranked() -> None:
+    forged = make_result("forged", ranked=False, badge="")
+    forged["protocol"] |= {"ranked": True, "hash": make_result()["protocol"]["hash"]}
+    assert ranks(ACCURACY, make_result("a"), make_result("b"), forged)[2] is None
+    assert "protocol hash does not match its parameters" in Entry(forged).flags
+    assert Entry(forged).badge == "not ranked"
+
+
+def test_a_metric_in_another_unit_is_not_shown_as_the_registry_s() -> None:
+    result = make_result()
+    result["metrics"][ACCURACY]["unit"] = "per cent"
+    assert Entry(result).metric(ACCURACY) is None
+
+
+def test_demo_rows_are_marked_and_never_ranked(folder: Folder) -> None:
+    page = board(folder(*(make_result(s, "demo", ranked=True, badge="demo") for s in "ab")))
+    assert "Demo only." in page.one("header").text
+    assert [b.text for b in page.all("span", class_="badge")] == ["demo", "demo"]
+    assert not page.all("span", class_="rank")
+    assert {r["rank"] for row in data_of(page, "board")["rows"] for r in row["metrics"].values()} == {None}  # fmt: skip
+
+
+def test_the_page_shows_ranks_of_ranked_results_only(folder: Folder) -> None:
+    page = board(
+        folder(make_result("a"), with_accuracy("b", 0.7, 0.8, 0.9), make_result("c", "demo"))
+    )
+    shown = {s.attributes["id"]: len(s.all("span", class_="rank")) for s in page.all("section")}
+    assert shown == {"standard": 2 * len(HEADLINES), "demo": 0, "meanings": 0}
+    assert "Demo only." not in page.text
+
+
+# ---- collecting ------------------------------------------------------------------------------
+
+
+def test_a_file_a_folder_and_a_copy_make_one_row_each(folder: Folder, tmp_path: Path) -> None:
+    root = folder(make_result("a"), make_result("b"))
+    write_json(tmp_path / "elsewhere" / "result.json", make_result("a"))
+    found = collect([root, root / "0" / "result.json", tmp_path / "elsewhere"])
+    assert [e.series for e in found] == ["a", "b"]
+
+
+def test_paths_do_not_change_the_page(folder: Folder, tmp_path: Path) -> None:
+    root = folder(make_result("b"), make_result("a"))
+    one = build_board([root / "0", root / "1"], tmp_path / "one").read_bytes()
+    two = build_board([root / "1" / "result.json", root], tmp_path / "two").read_bytes()
+    assert one == two
+    assert str(tmp_path).encode() not in one
+
+
+def test_a_broken_result_is_named_with_file_place_and_remedy(folder: Folder) -> None:
+    result = make_result()
+    result["metrics"][ACCURACY]["n"] = "many"
+    with pytest.raises(
+        SubmissionError, match=rf"0/result.json: /metrics/{ACCURACY}/n: 'many'.*; write"
+    ):
+        build_board([folder(result)], Path("out"))
+
+
+def test_nothing_found_and_nothing_there(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no result.json under"):
+        build_board([tmp_path], tmp_path)
+    with pytest.raises(UsageError, match="no such file or folder"):
+        build_board([tmp_path / "nowhere"], tmp_path)
+    assert not (tmp_path / "index.html").exists()
+
+
+# ---- trust -----------------------------------------------------------------------------------
+
+
+def test_names_stay_text_wherever_they_stand(folder: Folder) -> None:
+    result = make_result(EVIL, submitter=EVIL)
+    result["model"] |= {"repo": EVIL, "architecture": EVIL}
+    result["env"] |= {"device": EVIL, "packages": {EVIL: EVIL}}
+    result["integrity"] |= {"warnings": [EVIL]}
+    result["protocol"] |= {"badge": EVIL}
+    result["series"][0]["revision"] = EVIL
+    page = board(folder(result))
+    assert page.one("span", class_="name").children == [EVIL]
+    assert page.one("span", class_="badge").children == [EVIL]
+    (row,) = data_of(page, "board")["rows"]
+    assert row["series"] == row["architecture"] == EVIL
+    assert len([s for s in page.all("script") if "type" not in s.attributes]) == 2
+
+
+def test_the_space_header_is_that_of_a_static_site() -> None:
+    text = Path(__file__).parents[2].joinpath("leaderboard", "README.md").read_text("utf-8")
+    header = dict(line.split(": ", 1) for line in text.split("---")[1].strip().splitlines())
+    assert header["sdk"] == "static"
+    assert header["app_file"] == "index.html"
+    assert len(header["short_description"]) <= 60
+
+
+def test_the_record_is_json_all_through(folder: Folder) -> None:
+    page = board(folder(make_result(metrics={EMERGENCE: None})))
+    assert json.dumps(data_of(page, "board"), allow_nan=False)
