@@ -161,7 +161,7 @@ const wait = (ms) => new Promise((done) => setTimeout(done, ms));
   const window_ = frame.contentWindow, page = frame.contentDocument;
   let answer;
   try {{ answer = await (async (window, document) => {{ {script} }})(window_, page); }}
-  catch (error) {{ answer = {{ failed: String(error) }}; }}
+  catch (error) {{ answer = {{ error: String(error) }}; }}
   document.getElementById("answer").textContent = JSON.stringify(answer);
 }})();
 </script>"""
@@ -183,7 +183,7 @@ def in_chromium(path: Path, script: str, width: int = 1280, dark: bool = False) 
     console = [line for line in done.stderr.splitlines() if ":CONSOLE" in line]
     assert not console, "\n".join(console)
     found = parse_answer(done.stdout)
-    assert not (isinstance(found, dict) and "failed" in found), found
+    assert not (isinstance(found, dict) and "error" in found), found
     return found
 
 

@@ -29,8 +29,9 @@ def page(folder: Callable[..., Path], tmp_path: Path) -> Path:
 
 def test_sort_filter_and_download(page: Path) -> None:
     script = """
+    const texts = (found) => [...found].map((n) => n.textContent);
     const table = document.querySelector("#standard table.board");
-    const names = () => [...table.querySelectorAll(".name")].map((n) => n.textContent);
+    const names = () => texts(table.querySelectorAll(".name"));
     const head = table.querySelectorAll("thead button")[4];
     const sorted = [];
     for (let i = 0; i < 2; i++) {
@@ -40,13 +41,15 @@ def test_sort_filter_and_download(page: Path) -> None:
     const status = document.getElementById("status"), spoken = status.textContent;
     const filter = document.getElementById("filter");
     filter.value = "worst gptneox"; filter.dispatchEvent(new window.Event("input"));
-    const kept = [...document.querySelectorAll("tbody:not([hidden]) .name")].map((n) => n.textContent);
+    const kept = [...document.querySelectorAll("tbody:not([hidden]) .name")]
+      .map((n) => n.textContent);
     const files = [];
     window.URL.createObjectURL = (blob) => { files.push(blob); return "blob:x"; };
     window.HTMLAnchorElement.prototype.click = () => {};
     for (const button of document.querySelectorAll("[data-download]")) button.click();
     return { sorted, spoken, kept, counted: status.textContent,
-             files: await Promise.all(files.map((f) => f.text())), scripts: document.scripts.length };
+             files: await Promise.all(files.map((f) => f.text())),
+             scripts: document.scripts.length };
     """
     seen = in_chromium(page, script)
     down, up = seen["sorted"]
@@ -69,10 +72,11 @@ def test_it_fits_the_screen_in_both_schemes(page: Path, width: int, dark: bool) 
     script = """
     for (const d of document.querySelectorAll("details")) d.open = true;
     const behind = document.querySelector(".behind").getBoundingClientRect();
-    return { wider: document.documentElement.scrollWidth - window.innerWidth,
+    const wide = document.documentElement.clientWidth;
+    return { wider: document.documentElement.scrollWidth - wide,
              dark: window.matchMedia("(prefers-color-scheme: dark)").matches,
              background: getComputedStyle(document.body).backgroundColor,
-             behind: behind.right - window.innerWidth };
+             behind: behind.right - wide };
     """
     seen = in_chromium(page, script, width, dark)
     assert seen["wider"] <= 0

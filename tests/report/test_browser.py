@@ -21,7 +21,7 @@ return {
     .map((c) => c.dataset.figure),
   failed: charts.filter((c) => c.querySelector(".missing")).map((c) => c.textContent),
   holes: charts.map((c) => c.textContent).filter((t) => /NaN|undefined|null|Infinity/.test(t)),
-  wider: document.documentElement.scrollWidth - window.innerWidth,
+  wider: document.documentElement.scrollWidth - document.documentElement.clientWidth,
   loc: getComputedStyle(document.documentElement).getPropertyValue("--loc"),
   strokes: [...document.querySelectorAll("#figure-accuracy .mark-line path")]
     .map((p) => p.getAttribute("stroke")),
