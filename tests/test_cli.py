@@ -102,6 +102,11 @@ def odd_name(series: Path) -> None:
     (series / "step10").rename(series / "best")
 
 
+def add_subset(series: Path, line: str) -> None:
+    path = series / "series.toml"
+    path.write_text(path.read_text() + f"[fact_subsets]\n{line}\n")
+
+
 BAD: list[tuple[Callable[[Path], Any], int, list[str]]] = [
     (shutil.rmtree, 2, ["no such folder: ", "series"]),
     (empty, 2, ["no checkpoint in ", "config.json and weights"]),
@@ -131,6 +136,12 @@ BAD: list[tuple[Callable[[Path], Any], int, list[str]]] = [
         4,
         ["step10/config.json is not JSON", "copy it again"],
     ),
+    (
+        lambda s: add_subset(s, 'told = ["food_from_country.shushi"]'),
+        2,
+        ["fact subset 'told': no fact has the id", "did you mean 'food_from_country.sushi'?"],
+    ),
+    (lambda s: add_subset(s, "LOC = []"), 2, ["fact subset 'LOC': the name is taken"]),
     (
         lambda s: (s / "series.toml").write_text('format = 1\nnam = "x"'),
         2,

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 import factlife
-from factlife.config import Profile
+from factlife.config import Profile, nearest
 from factlife.corpora.fact_probes import FactProbes, load_fact_probes
 from factlife.errors import UsageError
 from factlife.recall.measure import Prepared, measure, prepare
@@ -105,6 +105,7 @@ def run(
     device = pick_device(profile.execution.device)
     probes = load_fact_probes()
     _refuse_unknown(options.exclude, series)
+    _check_subsets(series, probes)
     for revision in series.revisions:
         if revision.name not in options.exclude:
             check_config(revision.path, trust_remote_code=options.trust_remote_code)
@@ -125,6 +126,23 @@ def _refuse_unknown(exclude: Sequence[str], series: Series) -> None:
         if name not in names:
             raise UsageError(
                 f"--exclude {name}: no such revision in {series.name}; it has {', '.join(names)}"
+            )
+
+
+def _check_subsets(series: Series, probes: FactProbes) -> None:
+    """Refuse subsets that would only fail, or mislead, after everything was measured."""
+    ids = {f.fact_id for f in probes.facts}
+    taken = {"overall", *(f.group for f in probes.facts), *(r.relation for r in probes.relations)}
+    for name, members in series.subsets.items():
+        if name in taken or not name:
+            raise UsageError(
+                f"{series.source}: fact subset {name!r}: the name is taken by another set of "
+                "facts; choose another"
+            )
+        if unknown := sorted(set(members) - ids):
+            raise UsageError(
+                f"{series.source}: fact subset {name!r}: no fact has the id {unknown[0]!r}"
+                f"{nearest(unknown[0], ids)}"
             )
 
 

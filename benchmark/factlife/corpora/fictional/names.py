@@ -18,6 +18,7 @@ from collections import Counter
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
+from typing import Any
 
 from factlife.corpora.fictional.draws import Draws
 from factlife.errors import UsageError
@@ -56,7 +57,7 @@ class Culture:
         return body + self.endings[kind][e]
 
 
-def _data(name: str) -> dict[str, object]:
+def _data(name: str) -> dict[str, Any]:
     text = resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
     return tomllib.loads(text)
 
@@ -73,14 +74,14 @@ def cultures() -> tuple[Culture, ...]:
             endings={k: tuple(c[k]) for k in CLASSES},
             countries=tuple((a, b) for a, b in c["countries"]),
         )
-        for c in _data("names.toml")["cultures"]  # type: ignore[attr-defined]
+        for c in _data("names.toml")["cultures"]
     )
 
 
 @cache
 def titles() -> tuple[str, ...]:
     """Patterns of titles of works; each holds one fresh root, so titles are unique."""
-    return tuple(_data("names.toml")["titles"])  # type: ignore[call-overload]
+    return tuple(_data("names.toml")["titles"])
 
 
 @cache

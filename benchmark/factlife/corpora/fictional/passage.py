@@ -82,7 +82,7 @@ class Passage:
         return (self.text, *self.paraphrases)
 
 
-class _NoGood(Exception):
+class _RetryError(Exception):
     """This attempt cannot hold to the promises; try the next draws."""
 
 
@@ -111,7 +111,7 @@ def compose(subject: Subject, seed: str, passage_id: str) -> Passage:
             return _Composer(
                 subject, Draws(seed, "text", subject.index, attempt), passage_id
             ).passage()
-        except _NoGood as problem:
+        except _RetryError as problem:
             reason = str(problem)
     raise IntegrityError(
         f"{passage_id} ({subject.kind}): no wording holds to the promises: {reason}"
@@ -189,7 +189,7 @@ class _Composer:
             text = self.text(number, skeleton)
             if self._keeps_promises(text, before):
                 return text
-        raise _NoGood(f"text {number} is too long, too short, incomplete or too like another")
+        raise _RetryError(f"text {number} is too long, too short, incomplete or too like another")
 
     def _keeps_promises(self, text: str, before: Sequence[str]) -> bool:
         n = tx.n_words(text)
@@ -211,9 +211,9 @@ class _Composer:
             values=self.values,
             draws=self.draws,
         )
-        paragraphs = []
+        paragraphs: list[str] = []
         for moves in skeleton:
-            parts = []
+            parts: list[str] = []
             for move in moves:
                 parts.append(
                     realise(
@@ -267,7 +267,7 @@ class _Prober:
                 single.append((name, verbatim, rephrased))
         joined = self._joined()
         if len(single) < N_PROBES or len(joined) < N_PROBES:
-            raise _NoGood(
+            raise _RetryError(
                 f"{len(single)} single-fact and {len(joined)} compositional probes, need {N_PROBES}"
             )
         out = [self._probe(i, 0, v, n, (n,)) for i, (n, v, _) in enumerate(single)]

@@ -117,3 +117,19 @@ def _seen_elsewhere(grams: Sequence[set[tx.Ngram]]) -> list[float]:
 def _within(passage: Row) -> list[float]:
     grams = [tx.ngrams(t, 5) for t in (passage["text"], *passage["paraphrases"])]
     return [tx.shared(a, b) for a, b in combinations(grams, 2)]
+
+
+def named_in_prefix(probes: Sequence[Row]) -> int:
+    """Probes whose prefix holds an invented word of their target: 0 where no answer shows.
+
+    A word of a target counts as invented if it is in the targets of one passage alone, so
+    that `House` and `Medal` do not count.
+    """
+    owners: dict[str, set[str]] = defaultdict(set)
+    for q in probes:
+        for word in tx.words(q["target"]):
+            owners[word].add(q["passage_id"])
+    return sum(
+        any(len(owners[w]) == 1 and w in set(tx.words(q["prefix"])) for w in tx.words(q["target"]))
+        for q in probes
+    )

@@ -22,11 +22,10 @@ from factlife.errors import IntegrityError, UsageError
 
 BLOCKS = ("A", "B", "C", "control")
 GROUP = sum(PER_GROUP.values())
-_UNITS = (
-    "no one two three four five six seven eight nine ten eleven twelve thirteen fourteen "
-    "fifteen sixteen seventeen eighteen nineteen"
-).split()
-_TENS = "zero ten twenty thirty forty fifty sixty seventy eighty ninety".split()
+_UNITS = ["no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
+_UNITS += ["eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen"]
+_UNITS += ["eighteen", "nineteen"]
+_TENS = ["", "", "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
 
 
 @dataclass(frozen=True)
@@ -254,7 +253,7 @@ class _Maker:
                 return name.capitalize()
 
     def _named(self, spec: str) -> Entity:
-        """A name: `place`, `thing`, `word`, `title`, or a pattern with {root} such as `Cape {root}`."""
+        """A name: `place`, `thing`, `word`, `title`, or a pattern such as `Cape {root}`."""
         if spec == "title":
             return self._title()
         kind, _, pattern = spec.partition(":")
