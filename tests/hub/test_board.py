@@ -188,6 +188,10 @@ def test_a_hash_that_is_not_that_of_its_parameters_is_flagged_and_not_ranked() -
     assert ranks(ACCURACY, make_result("a"), make_result("b"), forged)[2] is None
     assert "protocol hash does not match its parameters" in Entry(forged).flags
     assert Entry(forged).badge == "not ranked"
+    pair = [make_result("c"), make_result("d")]
+    for result in pair:
+        result["protocol"]["hash"] = "0" * 64
+    assert ranks(ACCURACY, *pair) == [None, None]
 
 
 def test_a_metric_in_another_unit_is_not_shown_as_the_registry_s() -> None:
