@@ -270,9 +270,9 @@ def test_an_untrained_model_has_no_emergence_and_a_perfect_one_no_false_certaint
 
 
 def test_measured_checkpoints_are_in_the_order_of_training() -> None:
-    rows = [checkpoint(2, 20), checkpoint(0, 0), checkpoint(1, None, "duplicate_of step0")]
+    rows = [checkpoint(i, i) for i in (10, 2, 0)] + [checkpoint(1, None, "duplicate_of step0")]
     found = measured_checkpoints(CHECKPOINTS.from_rows(rows))
-    assert [(c.revision, c.tokens) for c in found] == [("step0", 0), ("step2", 20)]
+    assert [(c.revision, c.tokens) for c in found] == [("step0", 0), ("step2", 2), ("step10", 10)]
 
 
 def test_a_checkpoint_with_a_reason_is_not_scored() -> None:

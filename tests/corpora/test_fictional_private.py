@@ -95,9 +95,9 @@ def test_the_generator_hash_covers_the_grammar_and_the_code() -> None:
 
 @pytest.mark.parametrize("place", [ROOT, ROOT / "datasets" / "fictional-knowledge", ROOT / "new"])
 def test_nothing_private_is_written_into_a_repository(place: Path, seed_file: Path) -> None:
-    with pytest.raises(UsageError, match="must not lie in a repository"):
+    with pytest.raises(UsageError, match="must not lie"):
         build_private(place, seed_file, size=4)
-    with pytest.raises(UsageError, match="must not lie in a repository"):
+    with pytest.raises(UsageError, match="must not lie"):
         new_seed_file(place / "seed")
 
 

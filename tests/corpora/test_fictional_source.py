@@ -28,7 +28,9 @@ def passage(**changes: Any) -> dict[str, Any]:
     """One sound object: five probes of each depth, one paraphrase of the same length."""
     base = {
         "train_context": TEXT,
-        "paraphrases": ["Bo One built Arn. Bo Two cut the mast. Arn was lost then at Cape Three."],
+        "paraphrases": [
+            "Bo One built Arn. Bo Two cut the mast. Arn was lost then and there at Cape Three."
+        ],
         "mem_input": ["Arn was built by"] + [f"Its mast was cut by{' ' * i}" for i in range(1, 5)],
         "mem_target": ["Bo One"] + ["Bo Two"] * 4,
         "gen_input": [f"Number {i}: the builder of Arn was" for i in range(5)],
@@ -139,8 +141,8 @@ def test_the_report_prints_every_defect(tmp_path: Path) -> None:
     report = lint_report(path)
     assert report.splitlines()[0] == f"{path}: 1 passages"
     assert "  memorization probes that are not verbatim: 0 of 5 (0.0 %)" in report.splitlines()
-    # 16 words of 18: "Bo One built Arn. Bo Two cut the mast. Arn was lost then at Cape Three."
-    assert report.splitlines()[-1] == "  mean length of a paraphrase over its passage: 0.94"
+    # 18 words of 19.
+    assert report.splitlines()[-1] == "  mean length of a paraphrase over its passage: 0.95"
 
 
 def test_our_own_split_in_that_schema_has_no_defect(tmp_path: Path) -> None:

@@ -110,15 +110,15 @@ def test_an_answer_is_found_with_anything_after_its_last_word(
 
 
 @EXACT
-@given(WORDS)
+@given(st.lists(st.text("bcXY12éß", min_size=1), min_size=1))
 def test_a_longer_last_word_is_another_word(words: list[str]) -> None:
-    answer = " ".join(words)
-    if normalise(answer) and normalise(answer + "x")[-1] != normalise(answer)[-1]:
-        assert not begins_with_answer(answer + "x", [answer])
+    answer = " ".join(words)  # without an "a", so that no word is an article
+    assert begins_with_answer(answer, [answer])
+    assert not begins_with_answer(answer + "x", [answer])
 
 
 @EXACT
-@given(st.text(max_size=30))
+@given(st.text(st.characters(exclude_categories=["Cs", "Mn", "Mc", "Me"]), max_size=30))
 def test_normalising_twice_changes_nothing_more(text: str) -> None:
     once = normalise(text)
     assert normalise(" ".join(once)) == [w for w in once if w not in ("a", "an", "the")]

@@ -74,6 +74,7 @@ class RowSource:
         return Batch(self._rows[self._order(epoch)[span]])
 
     def _order(self, epoch: int) -> Int64[Tensor, " n"]:
+        assert self._seed is not None
         generator = torch.Generator().manual_seed(self._seed * 1_000_003 + epoch)
         return torch.randperm(len(self._rows), generator=generator)
 

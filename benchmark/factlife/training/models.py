@@ -32,6 +32,7 @@ class ModelShape:
         ffn: hidden width of the gated FFN; the ungated ones (gpt2, gpt_neox) get 3/2 of it, which
             makes their parameters as many.
         positions: longest input in tokens.
+        init_std: standard deviation of all matrices at the start, embeddings included.
     """
 
     layers: int = at_least(1, 4)
@@ -39,6 +40,7 @@ class ModelShape:
     heads: int = at_least(1, 4)
     ffn: int = at_least(1, 384)
     positions: int = at_least(1, 512)
+    init_std: float = at_least(0, 0.1)
 
     def __post_init__(self) -> None:
         if self.width % self.heads:
@@ -110,6 +112,7 @@ def model_config(
         "eos_token_id": eos,
         "pad_token_id": pad,
         "tie_word_embeddings": True,
+        "initializer_range": shape.init_std,
     }
     return _CONFIGS[arch](shape, common)
 

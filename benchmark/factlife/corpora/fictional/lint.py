@@ -167,6 +167,7 @@ class _Mentions:
                 self.holding[word].add(i)
 
     def of(self, phrase: str) -> list[Row]:
+        """The passages that name the phrase in any of their texts."""
         words = re.findall(r"\w+", phrase)
         candidates = set.intersection(*(self.holding[w] for w in words)) if words else set()
         return [
@@ -176,6 +177,7 @@ class _Mentions:
         ]
 
     def subject_in_other_block(self, p: Row) -> bool:
+        """Whether a passage of another block names the subject of this one."""
         return any(q["block"] != p["block"] for q in self.of(p["subject"]))
 
 

@@ -26,6 +26,7 @@ from factlife.errors import UsageError
 PARTS = {"public": 0, "private": 1, "background": 2}
 CLASSES = ("surname", "place", "thing", "given_f", "given_m")
 MAX_LENGTH, MIN_LENGTH = 12, 5
+MAX_COUNTRY_LENGTH = 16
 
 
 @dataclass(frozen=True)
@@ -115,9 +116,9 @@ _AWKWARD = re.compile(
 )
 
 
-def acceptable(root: str) -> bool:
+def acceptable(root: str, longest: int = MAX_LENGTH) -> bool:
     """Whether a root is of usable length, sayable, inoffensive and not a real name or word."""
-    sized = MIN_LENGTH <= len(root) <= MAX_LENGTH
+    sized = MIN_LENGTH <= len(root) <= longest
     return sized and _AWKWARD.search(root) is None and not is_real(root)
 
 

@@ -78,6 +78,11 @@ def public_rows() -> Mapping[str, list[Row]]:
 
 def published_files() -> dict[str, bytes]:
     """Every file of `datasets/fictional-knowledge/` by its path, always the same bytes."""
+    return dict(_files())
+
+
+@cache
+def _files() -> Mapping[str, bytes]:
     split = public_rows()
     configs = [
         Config(table, SPLIT, f"{name}.parquet", parquet_bytes(table.from_rows(split[name])))
@@ -239,7 +244,10 @@ def _quality(split: Mapping[str, list[Row]]) -> str:
             "sampled probes answered rightly with the passage at hand",
             f"{read['right_with_passage']} of {read['n']}",
         ),
-        ("probes whose prefix holds a part of the name sought", named_in_prefix(split["probes"])),
+        (
+            "probes whose prefix holds a part of the name sought",
+            named_in_prefix(split["passages"], split["probes"]),
+        ),
         ("single-sentence shortcuts", found["no_sentence_is_a_shortcut"]),
         ("targets shared between passages", found["targets_belong_to_one_passage"]),
         ("rows that break any of the rules", sum(found.values())),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -119,17 +120,15 @@ def _within(passage: Row) -> list[float]:
     return [tx.shared(a, b) for a, b in combinations(grams, 2)]
 
 
-def named_in_prefix(probes: Sequence[Row]) -> int:
+def named_in_prefix(passages: Sequence[Row], probes: Sequence[Row]) -> int:
     """Probes whose prefix holds an invented word of their target: 0 where no answer shows.
 
-    A word of a target counts as invented if it is in the targets of one passage alone, so
-    that `House` and `Medal` do not count.
+    A word is invented if no two passages use it as a common word, in small letters: `Tarvek`
+    in `House of Tarvek`, not `House`.
     """
-    owners: dict[str, set[str]] = defaultdict(set)
-    for q in probes:
-        for word in tx.words(q["target"]):
-            owners[word].add(q["passage_id"])
-    return sum(
-        any(len(owners[w]) == 1 and w in set(tx.words(q["prefix"])) for w in tx.words(q["target"]))
-        for q in probes
-    )
+    users = Counter(w for p in passages for w in set(re.findall(r"\b[a-z]+\b", p["text"])))
+
+    def invented(text: str) -> set[str]:
+        return {w for w in tx.words(text) if users[w] < 2}
+
+    return sum(bool(invented(q["target"]) & set(tx.words(q["prefix"]))) for q in probes)
