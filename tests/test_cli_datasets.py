@@ -94,7 +94,7 @@ def test_any_number_of_passages_and_words(tmp_path: Path) -> None:
 
 
 def test_the_lint_reads_the_published_schema(tmp_path: Path) -> None:
-    """One injected passage with a target inside its own prefix and a target that ends in a point."""
+    """One passage with targets inside their own prefix and targets that end in a point."""
     entry = {
         "train_context": "Alba Ferro built the mill. The mill stands in Orsen.",
         "mem_input": ["Alba Ferro built the"] * 5, "mem_target": ["mill"] * 5,

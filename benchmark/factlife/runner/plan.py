@@ -18,6 +18,7 @@ from factlife.series.integrity import tensor_entries, weight_files
 from factlife.series.loading import check_config, load_tokenizer, pick_device
 from factlife.series.local import Revision, Series
 from factlife.series.select import select
+from factlife.store import RunStore
 
 
 @dataclass(frozen=True)
@@ -93,8 +94,7 @@ def plan(series: Series, profile: Profile, out: Path, options: Options) -> Plan:
 def _planned(r: Revision, out: Path, options: Options) -> PlannedRevision:
     files = weight_files(r.path, allow_pickle=options.allow_pickle)
     parameters = sum(_parameters(f) for f in files)
-    stage, step = r.partition["stage"], r.partition["step"]
-    part = out / "tables" / "checkpoints" / f"stage={stage}" / f"step={step}" / "part.parquet"
+    part = RunStore(out).part_path("checkpoints", r.partition)
     size = sum(f.stat().st_size for f in files)
     return PlannedRevision(r.name, r.stage, r.step, r.tokens, size, parameters, part.is_file())
 

@@ -110,9 +110,12 @@ def run(
         if revision.name not in options.exclude:
             check_config(revision.path, trust_remote_code=options.trust_remote_code)
     chosen = select(series.revisions, profile.selection)
-    with RunStore.writer(out, _manifest(series, profile, probes, device, options)) as store:
+    manifest = _manifest(series, profile, probes, device, options)
+    with RunStore.writer(out, manifest) as store:
+        store.update_manifest({k: manifest[k] for k in ("series", "subsets")})
         checked = check_revisions(chosen, series, options, progress)
         warnings = [*series.warnings, *_selection_warning(series, chosen)]
+        warnings += _kept_warning(store, chosen)
         warnings += [f"{c.revision.name}: {c.reason}" for c in checked if c.reason]
         for message in warnings:
             progress.warn(message)
@@ -243,6 +246,7 @@ def _measure_missing(
         if c.reason:
             _write_unmeasured(store, c, series)
         elif _finished(store, c):
+            _update_row(store, c, series)
             reused.append(name)
         else:
             loaded = load(
@@ -264,6 +268,26 @@ def _finished(store: RunStore, c: Checked) -> bool:
     identity, partition = c.weights.identity, c.revision.partition
     found = [store.find_part(t, partition, identity) for t in MEASURED_TABLES]
     return all(found)
+
+
+def _kept_warning(store: RunStore, chosen: Sequence[Revision]) -> list[str]:
+    """Measurements of revisions that are gone or no longer chosen are kept, and said to be."""
+    wanted = {store.part_path("checkpoints", r.partition) for r in chosen}
+    others = [p for p in store.parts("checkpoints") if p not in wanted]
+    if not others:
+        return []
+    return [f"{len(others)} revisions measured earlier are kept, though not chosen now"]
+
+
+def _update_row(store: RunStore, c: Checked, series: Series) -> None:
+    """What the series says of a finished checkpoint (its tokens, say) may have been mended since."""
+    assert c.weights is not None
+    partition = c.revision.partition
+    (old,) = store.read_part("checkpoints", partition).to_pylist()
+    kept = ("architecture", "n_parameters", "dtype", "attention")
+    row = _row(c, series) | {k: old[k] for k in kept}
+    if row != old:
+        store.write_part("checkpoints", [row], partition, c.weights.identity)
 
 
 class _PromptCache:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from factlife.config import from_mapping
+from factlife.config import at_least, from_mapping, one_of
 from factlife.errors import UsageError
 from factlife.series.names import parse_name, stage_key
 
@@ -181,9 +181,9 @@ class RevisionEntry:
     name: str
     path: str
     stage: str = "main"
-    step: int | None = None
-    tokens: int | None = None
-    tokens_source: str = "user"
+    step: int | None = at_least(0, None)
+    tokens: int | None = at_least(0, None)
+    tokens_source: str = one_of("name", "registry", "user", default="user")
 
 
 @dataclass(frozen=True)

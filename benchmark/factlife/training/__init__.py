@@ -5,7 +5,7 @@ from factlife.training.config import TrainingConfig
 from factlife.training.loop import StepReport, Trainer, train
 from factlife.training.models import ARCHITECTURES, ModelShape, build_model, model_config
 from factlife.training.optimiser import learning_rate, make_optimiser
-from factlife.training.packing import pack
+from factlife.training.packing import pack, pack_whole
 from factlife.training.reference import (
     ReferenceSettings,
     train_reference_series,
@@ -29,6 +29,7 @@ __all__ = [
     "make_optimiser",
     "model_config",
     "pack",
+    "pack_whole",
     "train",
     "train_reference_series",
     "train_series",

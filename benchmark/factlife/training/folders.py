@@ -34,9 +34,10 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
         temporary.rename(folder)
         _sync(folder.parent)
     except (OSError, SafetensorError) as error:
+        why = getattr(error, "strerror", None) or error
         raise PartialError(
-            f"cannot write {folder}: {getattr(error, 'strerror', None) or error}; finished checkpoints are kept: "
-            "free space or mend the rights, then make the same call again"
+            f"cannot write {folder}: {why}; finished checkpoints are kept: free space or mend the "
+            "rights, then make the same call again"
         ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

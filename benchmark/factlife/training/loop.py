@@ -28,17 +28,17 @@ class StepReport:
 
     Attributes:
         step: steps done, this one included; from 1.
-        steps: steps in all.
+        total_steps: steps in all.
         loss: mean over the step's target tokens, before the update, in nats.
         learning_rate: of this update.
         gradient_norm: before clipping; None where clipping is off.
-        tokens: seen since step 0.
+        tokens: token positions since step 0, padding included.
         tokens_per_second: since this process began training, callbacks included.
         seconds_left: at that speed.
     """
 
     step: int
-    steps: int
+    total_steps: int
     loss: float
     learning_rate: float
     gradient_norm: float | None
@@ -64,7 +64,7 @@ class Trainer:
     Attributes:
         model: a Hugging Face causal model (or any that maps `input_ids` to `.logits`).
         step: optimiser steps done.
-        tokens: tokens seen.
+        tokens: token positions seen, padding included.
     """
 
     def __init__(
@@ -150,7 +150,7 @@ class Trainer:
         seconds = time.perf_counter() - clock.seconds
         return StepReport(
             step=self.step,
-            steps=self.config.steps,
+            total_steps=self.config.steps,
             loss=loss,
             learning_rate=rate,
             gradient_norm=norm,

@@ -12,6 +12,7 @@ import json
 import shutil
 import tomllib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ from factlife.training.config import TrainingConfig
 from factlife.training.folders import atomic_folder, only_writer, sweep
 from factlife.training.loop import StepReport, Trainer, train
 from factlife.training.models import ModelShape, build_model, model_config
-from factlife.training.packing import pack
+from factlife.training.packing import pack_whole
 from factlife.training.tokenizer import train_tokenizer
 
 SERIES, WORK, SETTINGS = "series.toml", ".training", "settings.json"
@@ -111,7 +112,8 @@ def train_series(
     with only_writer(out / WORK):
         if not _finished(out, identity):
             _claim(out, identity)
-            _train(out, settings, identity, build_model(config, settings.seed), device, progress)
+            model = build_model(config, settings.seed, settings.shape.embedding_std)
+            _train(out, settings, identity, model, device, progress)
         shutil.rmtree(out / WORK, ignore_errors=True)
     return out
 
@@ -125,7 +127,8 @@ def _train(
     progress: Callable[[StepReport], Any] | None,
 ) -> None:
     text = reference_rows(settings)
-    source = RowSource(text.rows, settings.training.batch_rows)
+    pad = int(text.tokenizer.pad_token_id)
+    source = RowSource(text.rows, settings.training.batch_rows, pad=pad)
     steps = checkpoint_steps(settings.training.steps, settings.checkpoints)
     train(
         Trainer(model, source, settings.training, device),
@@ -184,7 +187,8 @@ def reference_rows(settings: ReferenceSettings) -> ReferenceRows:
         reader.read(one_pass)
         if reader.tokens >= max(needed, settings.training.tokens_per_step):
             break
-    rows, _ = pack(reader.documents, settings.training.context, int(tokenizer.eos_token_id))
+    eos, pad = int(tokenizer.eos_token_id), int(tokenizer.pad_token_id)
+    rows = pack_whole(reader.documents, settings.training.context, eos, pad)
     return ReferenceRows(plan, tokenizer, rows, reader.passes, reader.digest.hexdigest())
 
 
@@ -294,9 +298,22 @@ def _write_checkpoint(
 ) -> None:
     """Write a Hugging Face folder; one that is there is whole and the same, and is left alone."""
     if not folder.exists():
-        with atomic_folder(folder) as temporary:
+        with atomic_folder(folder) as temporary, _no_bars():
             model.save_pretrained(temporary)
             tokenizer.save_pretrained(temporary)
+
+
+@contextmanager
+def _no_bars() -> Iterator[None]:
+    """Keep transformers from drawing a bar for each file; rendering is the caller's."""
+    bars = transformers.utils.logging
+    shown = bars.is_progress_bar_enabled()
+    bars.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            bars.enable_progress_bar()
 
 
 # ---- series.toml -----------------------------------------------------------------------------

@@ -139,7 +139,7 @@ class _Writer:
     ) -> None:
         self._plan, self._config, self._rng = plan, config, rng
         self._draw = _Draw(rng)
-        self._grammar = _grammar()
+        self._grammar = grammar()
         self._templates = {
             r.relation: [(t.template_id, t.text) for t in r.templates] for r in probes.relations
         }
@@ -252,7 +252,8 @@ def _wordings() -> dict[str, tuple[str, ...]]:
 
 
 @cache
-def _grammar() -> dict[str, Any]:
+def grammar() -> dict[str, Any]:
+    """Scenes, context, mentions and words of `neutral.toml`."""
     return _toml("neutral.toml")
 
 
