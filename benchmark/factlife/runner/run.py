@@ -280,7 +280,7 @@ def _kept_warning(store: RunStore, chosen: Sequence[Revision]) -> list[str]:
 
 
 def _update_row(store: RunStore, c: Checked, series: Series) -> None:
-    """What the series says of a finished checkpoint (its tokens, say) may have been mended since."""
+    """Bring up to date what the series says of a finished checkpoint: its tokens, its place."""
     assert c.weights is not None
     partition = c.revision.partition
     (old,) = store.read_part("checkpoints", partition).to_pylist()
