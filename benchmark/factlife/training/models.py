@@ -42,7 +42,7 @@ class ModelShape:
     heads: int = at_least(1, 4)
     ffn: int = at_least(1, 384)
     positions: int = at_least(1, 512)
-    init_std: float = at_least(0, 0.04)
+    init_std: float = at_least(0, 0.02)
     embedding_std: float = at_least(0, 0.2)
 
     def __post_init__(self) -> None:

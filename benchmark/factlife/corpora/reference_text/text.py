@@ -176,11 +176,10 @@ class _Writer:
         return Document("mention", render(sentence, next(self._mentions), ""))
 
     def _neutral(self) -> Document:
-        scene = self._draw.choice(list(self._grammar["scenes"].values()))
+        sentences = list(self._draw.choice(list(self._grammar["scenes"].values())))
         count = 1 + self._draw.index(3)
-        return Document(
-            "neutral", " ".join(self._fill(self._draw.choice(scene)) for _ in range(count))
-        )
+        chosen = [sentences.pop(self._draw.index(len(sentences))) for _ in range(count)]
+        return Document("neutral", " ".join(map(self._fill, chosen)))
 
     def _wording(self, relation: str) -> tuple[int, str]:
         wordings = wordings_of(relation)
