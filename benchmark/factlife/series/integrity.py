@@ -23,6 +23,9 @@ _ITEM_BYTES = {
     "U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1,
 }  # fmt: skip
 _MAX_HEADER = 100_000_000
+INDEX = "model.safetensors.index.json"
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")
+PICKLED = (".bin", ".pt", ".pth")
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,7 @@ def weight_files(folder: Path, *, allow_pickle: bool = False) -> tuple[Path, ...
         UsageError: no weights, or only pickled ones and `allow_pickle` is off.
         IntegrityError: the shard index names a file that is missing.
     """
-    index = folder / "model.safetensors.index.json"
+    index = folder / INDEX
     if index.is_file():
         return _sharded(folder, index)
     if (folder / "model.safetensors").is_file():
@@ -93,9 +96,14 @@ def weight_files(folder: Path, *, allow_pickle: bool = False) -> tuple[Path, ...
 _TRAINER_STATE = ("optimizer", "scheduler", "scaler", "rng_state", "training_args")
 
 
+def is_trainer_state(name: str) -> bool:
+    """Whether a pickled file holds a trainer's state instead of weights."""
+    return name.startswith(_TRAINER_STATE)
+
+
 def _pickled(folder: Path) -> list[Path]:
-    found = [p for pattern in ("*.bin", "*.pt", "*.pth") for p in folder.glob(pattern)]
-    return sorted(p for p in found if not p.name.startswith(_TRAINER_STATE))
+    found = [p for suffix in PICKLED for p in folder.glob(f"*{suffix}")]
+    return sorted(p for p in found if not is_trainer_state(p.name))
 
 
 def _sharded(folder: Path, index: Path) -> tuple[Path, ...]:

@@ -1,0 +1,214 @@
+"""Download checkpoints one after another, ahead of their use, and remove them after it. No torch.
+
+At most `DISK_BOUND` checkpoints lie on the disk at once: the one in use and those fetched ahead.
+One background thread downloads a checkpoint, compares every file with the Hub's listing, and
+checks its tensors, while the one before is measured. What was in the cache before stays there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from factlife.errors import IntegrityError, UsageError
+from factlife.series import hub
+from factlife.series.hub import RemoteFile
+from factlife.series.integrity import TOKENIZER_FILES, Weights, check_weights
+from factlife.series.survey import Listed
+from factlife.store import sha256_file
+
+DISK_BOUND = 3
+LEDGER = ".downloads"
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """A checkpoint on the disk, checked.
+
+    Attributes:
+        folder: its snapshot in the cache.
+    """
+
+    folder: Path
+    weights: Weights
+
+
+class Ledger:
+    """Which cached files this run has put there, kept in its folder so that a kill loses nothing.
+
+    None for `path`: nothing is noted, so that nothing is removed (`--keep-cache`).
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self.files: list[Path] = []
+        if path is not None and path.is_file():
+            self.files = [Path(line) for line in path.read_text("utf-8").splitlines() if line]
+
+    def note(self, pointer: Path) -> None:
+        """Note a file that is about to be downloaded."""
+        if self._path is not None and pointer not in self.files:
+            self.files.append(pointer)
+            self._write()
+
+    def evict(self, folder: Path | None = None) -> None:
+        """Remove noted files, of one snapshot or of all."""
+        gone = [p for p in self.files if folder is None or p.parent == folder]
+        for pointer in gone:
+            hub.remove(pointer)
+        self.files = [p for p in self.files if p not in gone]
+        if gone:
+            self._write()
+
+    def sweep(self) -> None:
+        """Remove the halves that a killed download of ours left."""
+        for blobs in {p.parents[2] / "blobs" for p in self.files}:
+            for half in blobs.glob("*.incomplete"):
+                half.unlink(missing_ok=True)
+
+    def _write(self) -> None:
+        assert self._path is not None
+        if self.files:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._path.write_text("".join(f"{p}\n" for p in self.files), "utf-8")
+        else:
+            self._path.unlink(missing_ok=True)
+
+
+class Fetcher:
+    """Checkpoints in their order, each fetched while those before it are in use."""
+
+    def __init__(
+        self,
+        queue: Sequence[Listed],
+        ledger: Ledger,
+        *,
+        allow_pickle: bool = False,
+        with_code: bool = False,
+    ) -> None:
+        self._queue, self._ledger = list(queue), ledger
+        self._allow_pickle, self._with_code = allow_pickle, with_code
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="fetch")
+        self._ahead: dict[str, Future[Fetched]] = {}
+
+    @contextlib.contextmanager
+    def take(self, name: str) -> Iterator[Fetched]:
+        """The checked files of a revision; on leaving, they are removed again.
+
+        Raises:
+            IntegrityError: other bytes than listed, twice; truncated weights; NaN.
+            UsageError, PartialError: see `hub.ask`.
+        """
+        while self._queue and len(self._ahead) < DISK_BOUND:
+            self._submit(self._queue.pop(0))
+        fetched = self._ahead[name].result()
+        yield fetched
+        self._ledger.evict(fetched.folder)
+        del self._ahead[name]  # only now: its files counted until here
+
+    def _submit(self, listed: Listed) -> None:
+        self._ahead[listed.revision.name] = self._pool.submit(self._fetch, listed)
+
+    def _fetch(self, listed: Listed) -> Fetched:
+        self.small(listed)
+        try:
+            return self._weights(listed)
+        except _OtherBytes as first:
+            hub.remove(first.pointer)
+        try:
+            return self._weights(listed)
+        except _OtherBytes as second:
+            hub.remove(second.pointer)
+            raise IntegrityError(
+                f"{listed.revision.repo}@{listed.revision.name}: {second.pointer.name} has another "
+                "sha256 than the Hub lists, twice: leave the revision out with --exclude, and "
+                "report it to the repo's owner"
+            ) from second
+
+    def small(self, listed: Listed) -> Path:
+        """Fetch config and tokenizer of a revision; the snapshot folder."""
+        fetch_small(listed, with_code=self._with_code)
+        return listed.revision.path
+
+    def _weights(self, listed: Listed) -> Fetched:
+        r = listed.revision
+        for file in listed.weights:
+            if not (r.path / file.path).is_file():
+                self._ledger.note(r.path / file.path)
+            hub.download(r.repo, r.commit_sha or "", file)
+        weights = check_listed(listed, self._allow_pickle)
+        return Fetched(r.path, weights)
+
+    def close(self) -> None:
+        """Stop fetching; a download in progress is given up at its next file."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+def fetch_small(listed: Listed, *, with_code: bool = False) -> None:
+    """Fetch config, tokenizer and index files, and note the revision's name in the cache."""
+    r = listed.revision
+    assert r.commit_sha is not None
+    for file in (*listed.small, *(listed.code if with_code else ())):
+        hub.download(r.repo, r.commit_sha, file)
+    for name in (r.name, *r.aliases):
+        ref = hub.storage(r.repo) / "refs" / name
+        ref.parent.mkdir(parents=True, exist_ok=True)
+        ref.write_text(r.commit_sha, "utf-8")
+
+
+class _OtherBytes(Exception):
+    """A file whose bytes are not those of the listing."""
+
+    def __init__(self, pointer: Path) -> None:
+        super().__init__(str(pointer))
+        self.pointer = pointer
+
+
+def check_listed(listed: Listed, allow_pickle: bool) -> Weights:
+    """Check downloaded weights against their listing, then their tensors."""
+    folder = listed.revision.path
+    try:
+        weights = check_weights(folder, allow_pickle=allow_pickle)
+    except IntegrityError:
+        for file in listed.weights:  # broken in transit, or broken on the Hub?
+            _refuse_other(folder / file.path, file)
+        raise
+    for file, sha in zip(listed.weights, weights.sha256, strict=True):
+        _refuse_other(folder / file.path, file, sha)
+    return weights
+
+
+def _refuse_other(path: Path, file: RemoteFile, sha: str | None = None) -> None:
+    if file.identity.startswith("git:"):
+        return  # small files carry another kind of hash; their size has been compared
+    if (sha or sha256_file(path)) != file.identity:
+        raise _OtherBytes(path)
+
+
+def has_tokenizer(listed: Listed) -> bool:
+    """Whether a revision brings its own tokenizer."""
+    return any(f.path in TOKENIZER_FILES for f in listed.small)
+
+
+def disk_needed(sizes: Sequence[int]) -> int:
+    """Bytes of disk for a sweep: the largest `DISK_BOUND` checkpoints in a row."""
+    windows = [sizes[i : i + DISK_BOUND] for i in range(max(1, len(sizes) - DISK_BOUND + 1))]
+    return max((sum(w) for w in windows), default=0)
+
+
+def refuse_full_disk(needed: int) -> None:
+    """Raise UsageError when the cache's disk cannot hold what a sweep needs at once."""
+    folder = hub.cache_folder()
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise UsageError(
+            f"the cache {hub.cache_folder()} needs {needed / 1e9:.1f} GB at once for "
+            f"{DISK_BOUND} checkpoints, its disk has {free / 1e9:.1f} GB free: free some, or set "
+            "HF_HOME to a larger disk"
+        )
