@@ -295,6 +295,12 @@ class RunStore:
         tables = [_read_part(path, spec) for path in parts]
         return spec.check(pa.concat_tables(tables)) if tables else spec.arrow.empty_table()
 
+    def read_part(self, table: str, partition: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Rows of one part that `find_part` accepts."""
+        path = self.part_path(table, partition)
+        rows: list[dict[str, Any]] = _read_part(path, schema.TABLES[table]).to_pylist()
+        return rows
+
     def digest(self, table: str) -> dict[str, Any]:
         """Path, rows and sha256 of a table for `result.json`.
 

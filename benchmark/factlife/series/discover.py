@@ -24,6 +24,7 @@ from factlife.series.local import (
 )
 from factlife.series.names import parse_name
 from factlife.series.registry import tokens_of
+from factlife.series.survey import settle_main
 
 CACHE_PREFIX = "models--"
 
@@ -41,10 +42,10 @@ def find_series(source: str) -> Series:
     if path.is_dir():
         if (path / SERIES_FILE).is_file():
             return read_series_toml(path / SERIES_FILE, _pin)
-        return _cached_folder(path) if _is_cache(path) else open_series(source)
+        return settle_main(_cached_folder(path)) if _is_cache(path) else open_series(source)
     if path.exists() or not hub.REPO_ID.fullmatch(source):
         return open_series(source)
-    return _cached_repo(source) if hub.offline() else _hub_repo(source)
+    return settle_main(_cached_repo(source) if hub.offline() else _hub_repo(source))
 
 
 def _pin(repo: str, revision: str) -> tuple[str, Path, bool]:
@@ -68,7 +69,9 @@ def _pin(repo: str, revision: str) -> tuple[str, Path, bool]:
 
 def _hub_repo(repo: str) -> Series:
     refs = hub.list_refs(repo)
-    found = [_from_ref(repo, name, sha, hub.snapshot(repo, sha), True) for name, sha in refs.items()]
+    found = [
+        _from_ref(repo, name, sha, hub.snapshot(repo, sha), True) for name, sha in refs.items()
+    ]
     return _series(repo, repo, [r for r in found if r], sorted(set(refs)))
 
 
@@ -94,7 +97,9 @@ def _series(name: str, source: str, found: list[Revision], refs: list[str]) -> S
     main = next((r for r in found if r.name == "main"), None)
     placed = ordered(_one_per_place([r for r in found if r.name != "main"]))
     if main is None and not placed:
-        raise UsageError(f"{source} has no revision whose name says a step, and no main: see {refs}")
+        raise UsageError(
+            f"{source} has no revision whose name says a step, and no main: see {refs}"
+        )
     unread = [n for n in refs if n != "main" and parse_name(n) is None]
     warnings = list(gaps(placed))
     if unread:

@@ -8,9 +8,11 @@ checks its tensors, while the one before is measured. What was in the cache befo
 from __future__ import annotations
 
 import contextlib
+import queue
 import shutil
+import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,16 +86,20 @@ class Fetcher:
 
     def __init__(
         self,
-        queue: Sequence[Listed],
+        wanted: Sequence[Listed],
         ledger: Ledger,
         *,
         allow_pickle: bool = False,
         with_code: bool = False,
     ) -> None:
-        self._queue, self._ledger = list(queue), ledger
+        self._queue, self._ledger = list(wanted), ledger
         self._allow_pickle, self._with_code = allow_pickle, with_code
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="fetch")
+        self._folders = {one.revision.name: one.revision.path for one in wanted}
+        self._closed = False
         self._ahead: dict[str, Future[Fetched]] = {}
+        self._jobs: queue.SimpleQueue[tuple[Listed, Future[Fetched]] | None] = queue.SimpleQueue()
+        # A daemon: the end of the process does not wait for a download of many gigabytes.
+        threading.Thread(target=self._work, name="fetch", daemon=True).start()
 
     @contextlib.contextmanager
     def take(self, name: str) -> Iterator[Fetched]:
@@ -105,34 +111,49 @@ class Fetcher:
         """
         while self._queue and len(self._ahead) < DISK_BOUND:
             self._submit(self._queue.pop(0))
-        fetched = self._ahead[name].result()
+        try:
+            fetched = self._ahead[name].result()
+        except IntegrityError:
+            self._release(name)
+            raise
         yield fetched
-        self._ledger.evict(fetched.folder)
-        del self._ahead[name]  # only now: its files counted until here
+        self._release(name)
+
+    def _release(self, name: str) -> None:
+        """Remove a checkpoint's files; only then do they no longer count."""
+        del self._ahead[name]
+        self._ledger.evict(self._folders[name])
 
     def _submit(self, listed: Listed) -> None:
-        self._ahead[listed.revision.name] = self._pool.submit(self._fetch, listed)
+        future: Future[Fetched] = Future()
+        self._ahead[listed.revision.name] = future
+        self._jobs.put((listed, future))
+
+    def _work(self) -> None:
+        while job := self._jobs.get():
+            listed, future = job
+            if self._closed:
+                return
+            try:
+                future.set_result(self._fetch(listed))
+            except BaseException as error:  # raised again where the checkpoint is taken
+                future.set_exception(error)
 
     def _fetch(self, listed: Listed) -> Fetched:
-        self.small(listed)
+        fetch_small(listed, with_code=self._with_code)
         try:
             return self._weights(listed)
-        except _OtherBytes as first:
+        except _OtherBytesError as first:
             hub.remove(first.pointer)
         try:
             return self._weights(listed)
-        except _OtherBytes as second:
+        except _OtherBytesError as second:
             hub.remove(second.pointer)
             raise IntegrityError(
                 f"{listed.revision.repo}@{listed.revision.name}: {second.pointer.name} has another "
                 "sha256 than the Hub lists, twice: leave the revision out with --exclude, and "
                 "report it to the repo's owner"
             ) from second
-
-    def small(self, listed: Listed) -> Path:
-        """Fetch config and tokenizer of a revision; the snapshot folder."""
-        fetch_small(listed, with_code=self._with_code)
-        return listed.revision.path
 
     def _weights(self, listed: Listed) -> Fetched:
         r = listed.revision
@@ -144,8 +165,9 @@ class Fetcher:
         return Fetched(r.path, weights)
 
     def close(self) -> None:
-        """Stop fetching; a download in progress is given up at its next file."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        """Fetch nothing more; a download in progress ends with its checkpoint or the process."""
+        self._closed = True
+        self._jobs.put(None)
 
 
 def fetch_small(listed: Listed, *, with_code: bool = False) -> None:
@@ -160,7 +182,7 @@ def fetch_small(listed: Listed, *, with_code: bool = False) -> None:
         ref.write_text(r.commit_sha, "utf-8")
 
 
-class _OtherBytes(Exception):
+class _OtherBytesError(Exception):
     """A file whose bytes are not those of the listing."""
 
     def __init__(self, pointer: Path) -> None:
@@ -186,7 +208,7 @@ def _refuse_other(path: Path, file: RemoteFile, sha: str | None = None) -> None:
     if file.identity.startswith("git:"):
         return  # small files carry another kind of hash; their size has been compared
     if (sha or sha256_file(path)) != file.identity:
-        raise _OtherBytes(path)
+        raise _OtherBytesError(path)
 
 
 def has_tokenizer(listed: Listed) -> bool:

@@ -1,7 +1,7 @@
 """Everything that is asked of a Hugging Face Hub, and what its answers mean. No torch.
 
-A request is repeated where that may help (429, 5xx, a cut connection, a short file); what is left is
-one line: refused (401, 403), not there (404), or not answering (the same command goes on).
+A request is repeated where that may help (429, 5xx, a cut connection, a short file); what is
+left is one line: refused (401, 403), not there (404), or not answering (the same command goes on).
 The token comes from HF_TOKEN or the login file, goes into request headers, and nowhere else.
 """
 
@@ -32,6 +32,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 from huggingface_hub.file_download import repo_folder_name
+from huggingface_hub.hf_api import RepoFile
 
 from factlife.errors import FactlifeError, IntegrityError, PartialError, UsageError
 
@@ -108,7 +109,7 @@ def list_files(repo: str, sha: str) -> tuple[RemoteFile, ...]:
     entries = ask(
         lambda: list(HfApi().list_repo_tree(repo, revision=sha, recursive=True)), f"{repo}@{sha}"
     )
-    files = [e for e in entries if hasattr(e, "blob_id")]
+    files = [e for e in entries if isinstance(e, RepoFile)]
     return tuple(
         RemoteFile(f.path, f.size, f.lfs.sha256 if f.lfs else f"git:{f.blob_id}")
         for f in sorted(files, key=lambda f: f.path)
@@ -233,8 +234,8 @@ def _refused(error: HfHubHTTPError, what: str) -> FactlifeError:
         return UsageError(f"{what}: the Hub has disabled this repo ({status})")
     if status == 401:
         return UsageError(
-            f"{what}: the Hub wants to know who asks (401): the repo is private, its name is wrong, "
-            "or HF_TOKEN is not valid"
+            f"{what}: the Hub wants to know who asks (401): the repo is private, its name is "
+            "wrong, or HF_TOKEN is not valid"
         )
     if isinstance(error, RepositoryNotFoundError) or status == 404:
         return UsageError(f"{what}: no such repo on the Hub (404): check its name")

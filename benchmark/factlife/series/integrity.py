@@ -38,12 +38,14 @@ class Weights:
         tensor_hash: over names, dtypes, shapes and bytes of all tensors, whatever the sharding;
             None for weights that are not safetensors.
         flags: `all_zero` when a whole matrix is zero.
+        bytes: size of the files.
     """
 
     files: tuple[Path, ...]
     sha256: tuple[str, ...]
     tensor_hash: str | None
     flags: tuple[str, ...] = ()
+    bytes: int = 0
 
     @property
     def identity(self) -> str:
@@ -130,8 +132,9 @@ def check_weights(folder: Path, *, allow_pickle: bool = False) -> Weights:
     """
     files = weight_files(folder, allow_pickle=allow_pickle)
     hashes = tuple(sha256_file(f) for f in files)
+    size = sum(f.stat().st_size for f in files)
     if any(f.suffix != ".safetensors" for f in files):
-        return Weights(files, hashes, None)
+        return Weights(files, hashes, None, bytes=size)
     digests: dict[str, str] = {}
     zero: list[str] = []
     for file in files:
@@ -143,7 +146,7 @@ def check_weights(folder: Path, *, allow_pickle: bool = False) -> Weights:
             digests[name] = _tensor_digest(name, info, raw)
     total = hashlib.sha256("".join(digests[n] for n in sorted(digests)).encode()).hexdigest()
     flags = (f"all_zero:{sorted(zero)[0]}",) if zero else ()
-    return Weights(files, hashes, total, flags)
+    return Weights(files, hashes, total, flags, size)
 
 
 def _tensor_digest(name: str, info: dict[str, Any], raw: bytes) -> str:

@@ -3,7 +3,7 @@
 FOLDER/series.toml                an explicit list; see `read_series_toml`
 FOLDER/step0/ step100/ …          one Hugging Face folder a revision
 FOLDER/checkpoint-500/ …          the same, as the Trainer names them
-FOLDER/global_step500/hf/         the Hugging Face folder one level deeper, as Megatron-like tools do
+FOLDER/global_step500/hf/         one level deeper, as Megatron-like tools do
 FOLDER/config.json + weights      a series of one checkpoint
 """
 
@@ -127,7 +127,7 @@ def _scan(folder: Path) -> Series:
 
 
 def _checkpoint_in(folder: Path) -> tuple[str, Path] | None:
-    """(name, Hugging Face folder) of a checkpoint in `folder`, or in its only subfolder with one."""
+    """(name, place) of a checkpoint in `folder`, or in its only subfolder that holds one."""
     if _holds_checkpoint(folder):
         return folder.name, folder
     if parse_name(folder.name) is None:
@@ -181,8 +181,8 @@ def ordered(revisions: list[Revision]) -> tuple[Revision, ...]:
     for a, b in itertools.pairwise(in_order):
         if a.partition == b.partition:
             raise UsageError(
-                f"{where(a)} and {where(b)} are both stage {a.stage}, step {a.step}: remove one, or "
-                f"list the revisions in a {SERIES_FILE}"
+                f"{where(a)} and {where(b)} are both stage {a.stage}, step {a.step}: remove one, "
+                f"or list the revisions in a {SERIES_FILE}"
             )
     return tuple(in_order)
 

@@ -12,13 +12,13 @@ import re
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from factlife.errors import IntegrityError
 from factlife.series import hub
 from factlife.series.hub import RemoteFile
-from factlife.series.integrity import INDEX, PICKLED, is_trainer_state
-from factlife.series.local import Revision
+from factlife.series.integrity import INDEX, PICKLED, is_trainer_state, weight_files
+from factlife.series.local import Revision, Series
 
 ODD_SIZE = 0.02  # of the median: more than headers and sharding can make
 _SHARD = re.compile(r"model-(\d+)-of-(\d+)\.safetensors")
@@ -166,10 +166,40 @@ def flag_sizes(listed: Sequence[Listed]) -> list[Listed]:
         typical = statistics.median(peers) if len(peers) > 2 else 0
         odd = typical and not one.problem and abs(one.bytes / typical - 1) > ODD_SIZE
         flags = (f"size_anomaly:{one.bytes} bytes where {typical:.0f} are usual",) if odd else ()
-        flagged.append(
-            Listed(one.revision, one.weights, one.small, one.code, one.problem, flags)
-        )  # fmt: skip
+        flagged.append(replace(one, flags=flags))
     return flagged
+
+
+def settle_main(series: Series) -> Series:
+    """Fold a branch main whose files are those of the last step into that step, as its alias.
+
+    A main without weights is left out, with a warning.
+
+    Raises:
+        UsageError, PartialError: see `survey`.
+    """
+    *placed, main = series.revisions
+    if main.name != "main" or main.step is not None or not placed:
+        return series
+    if not main.remote:
+        same = _blobs(placed[-1]) == _blobs(main)
+        return _folded(series) if same else series
+    last, listed = survey([placed[-1], main], allow_pickle=True)
+    if not listed.weights:
+        note = "main holds no weights: left out"
+        return replace(series, revisions=tuple(placed), warnings=(*series.warnings, note))
+    return _folded(series) if listed.hashes == last.hashes else series
+
+
+def _folded(series: Series) -> Series:
+    *placed, main = series.revisions
+    placed[-1] = replace(placed[-1], aliases=(*placed[-1].aliases, main.name))
+    return replace(series, revisions=tuple(placed))
+
+
+def _blobs(revision: Revision) -> list[str]:
+    """Names of the cache's blobs that hold a revision's weights: their hashes."""
+    return [f.resolve().name for f in weight_files(revision.path, allow_pickle=True)]
 
 
 def equal_weights(

@@ -158,4 +158,3 @@ def _names(files: tuple[Path, ...]) -> list[str]:
         with safe_open(file, framework="pt") as f:
             names += f.keys()
     return names
-
