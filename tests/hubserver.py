@@ -135,10 +135,10 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, *_: Any) -> None:
         """Quiet."""
 
-    def do_HEAD(self) -> None:  # noqa: N802
+    def do_HEAD(self) -> None:
         self._answer()
 
-    def do_GET(self) -> None:  # noqa: N802
+    def do_GET(self) -> None:
         self._answer()
 
     def _answer(self) -> None:
@@ -157,7 +157,9 @@ class _Handler(BaseHTTPRequestHandler):
         if match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
             return self._with(
                 match[1],
-                lambda r: self._at(r, match[2], lambda repo, sha: self._file(repo, sha, match[3], fault)),
+                lambda r: self._at(
+                    r, match[2], lambda repo, sha: self._file(repo, sha, match[3], fault)
+                ),
             )
         return self._error(404, "")
 

@@ -549,14 +549,19 @@ def _show_series(report: Report, *, checked: bool) -> None:
             cells += ["?" if v.bytes is None else f"{v.bytes / 1e6:,.1f}"]
             cells += [(v.weights_sha256 or ("",))[0][:10]]
         table.add_row(*cells, "; ".join((*v.problems, *v.notes)) or ("ok" if checked else ""))
-    width = None if sys.stdout.isatty() else 160
-    out = Console(markup=False, highlight=False, width=width)
+    out = _wide()
     out.print(table)
     for warning in report.warnings:
         out.print(f"warning: {warning}", soft_wrap=True)
     if checked:
         read = "files and tensors read" if report.tensors else "from the Hub's listings"
         out.print(f"{len(report.problems)} problems; {read}")
+
+
+def _wide() -> Console:
+    """Standard output; wide where no terminal says how wide it is."""
+    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 160
+    return Console(markup=False, highlight=False, width=width)
 
 
 def _count(tokens: int | None) -> str:
@@ -583,7 +588,7 @@ def _show_plan(made: Plan) -> None:
             "yes" if r.finished else "no",
             *([f"{r.download / 1e6:,.1f}", r.reason or ""] if remote else []),
         )
-    out = Console()
+    out = _wide()
     out.print(table)
     out.print(
         f"profile {made.profile}, protocol {made.protocol_hash[:12]}, run folder {made.out}\n"
