@@ -16,6 +16,8 @@ from pathlib import Path
 
 from tests.hubserver import ROOT
 
+WAIT_SCALE = "TEST_HUB_WAIT_SCALE"  # of the pauses before a request is repeated
+
 
 @dataclass(frozen=True)
 class Done:
@@ -65,13 +67,17 @@ def main() -> None:
     from typer.testing import CliRunner
 
     from factlife.cli import app
+    from factlife.series import hub
 
+    waits = hub.WAITS
     before = dict(os.environ)
     answers = os.fdopen(os.dup(1), "w")
     for line in sys.stdin:
         order = json.loads(line)
         os.environ.clear()
         os.environ.update({**before, **order["environment"]})
+        scale = float(order["environment"].get(WAIT_SCALE, 1))
+        hub.WAITS = tuple(w * scale for w in waits)
         done = CliRunner().invoke(app, order["words"])
         stderr = done.stderr
         if done.exception and not isinstance(done.exception, SystemExit):

@@ -123,7 +123,8 @@ class LoopbackHub:
             **clean,
             "HF_ENDPOINT": self.url, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1",
             "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_TELEMETRY": "1", "OMP_NUM_THREADS": "1",
-            "no_proxy": "127.0.0.1", "PYTHONPATH": f"{ROOT / 'benchmark'}{os.pathsep}{ROOT}", **more,
+            "no_proxy": "127.0.0.1", "PYTHONPATH": f"{ROOT / 'benchmark'}{os.pathsep}{ROOT}",
+            **more,
         }  # fmt: skip
 
 
