@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -312,6 +313,7 @@ def test_a_series_is_swept_end_to_end(
     assert set(result["integrity"]["duplicates"]) == {"step3", "step4"}
     assert blobs(home) == []
     assert not (tmp_path / "run" / ".downloads").exists()
+    assert all(re.search(r"/resolve/[0-9a-f]{40}/", p) for p in hub.downloads())
     # The same command again asks for no weights, and the numbers are those of local files.
     hub.log.clear()
     again = measure("org/faulty")
@@ -508,6 +510,13 @@ LASTING = [
     ("truncate", f"org/tiny/resolve/*/{WEIGHTS}", {}, 4, "serves"),
     ("corrupt", f"GET /org/tiny/resolve/*/{WEIGHTS}", {}, 4, "another sha256 than the Hub lists"),
     ("status", f"GET /org/tiny/resolve/*/{WEIGHTS}", {"status": 403}, 2, "may not read it (403)"),
+    (
+        "status",
+        f"GET /org/tiny/resolve/*/{WEIGHTS}",
+        {"status": 401, "headers": {"X-Error-Code": "GatedRepo"}},
+        2,
+        "is gated (401)",
+    ),
     ("status", f"GET /org/tiny/resolve/*/{WEIGHTS}", {"status": 500}, 5, "the Hub answers 500"),
 ]
 
@@ -557,6 +566,16 @@ def test_a_kill_in_mid_download_leaves_nothing_behind_after_the_next_run(
 
 
 # ---- rights and tokens -----------------------------------------------------------------------
+
+
+def test_a_repo_without_any_weights_is_one_clear_line(
+    hub: LoopbackHub, measure: Any, checkpoints: list[Files]
+) -> None:
+    hub.repo("org/empty").commit("main", {"README.md": b"soon"})
+    done = measure("org/empty")
+    assert done.code == 4, done.stderr
+    assert "org/empty: none of the 1 chosen revisions can be measured" in done.errors[0]
+    assert "main: no weights" in done.errors[0]
 
 
 def test_refused_gated_and_absent_are_told_apart(

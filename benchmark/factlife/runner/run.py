@@ -142,11 +142,22 @@ def run(
         warnings += [f"{c.revision.name}: {f}" for c in checked if c.listed for f in c.listed.flags]
         for message in warnings:
             progress.warn(message)
+        _refuse_nothing(series, checked)
         if options.strict:
             _refuse_findings(checked)
         sweep = _Sweep(store, series, profile, probes, device, options, progress)
         done = sweep.measure_missing(checked)
     return Outcome(out, *done, tuple(warnings) + tuple(sweep.found))
+
+
+def _refuse_nothing(series: Series, checked: Sequence[Checked]) -> None:
+    """A Hub series of which nothing is left to measure."""
+    if checked and all(c.reason for c in checked) and any(c.listed for c in checked):
+        first = checked[0]
+        raise IntegrityError(
+            f"{series.name}: none of the {len(checked)} chosen revisions can be measured, first "
+            f"{first.revision.name}: {first.reason}; see `factlife series check`"
+        )
 
 
 def _refuse_findings(checked: Sequence[Checked]) -> None:

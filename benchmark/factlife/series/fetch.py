@@ -1,8 +1,8 @@
 """Download checkpoints one after another, ahead of their use, and remove them after it. No torch.
 
 At most `DISK_BOUND` checkpoints lie on the disk at once: the one in use and those fetched ahead.
-One background thread downloads a checkpoint, compares every file with the Hub's listing, and
-checks its tensors, while the one before is measured. What was in the cache before stays there.
+One background thread downloads checkpoints, a second one compares every file with the Hub's listing
+and checks the tensors, while the one before is measured. What was in the cache before stays there.
 """
 
 from __future__ import annotations
@@ -47,38 +47,50 @@ class Ledger:
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
-        self.files: list[Path] = []
+        self._files: dict[Path, str] = {}  # pointer in a snapshot -> identity of its contents
+        self._lock = threading.Lock()  # two threads note files, a third evicts
         if path is not None and path.is_file():
-            self.files = [Path(line) for line in path.read_text("utf-8").splitlines() if line]
+            lines = [line.rpartition("\t") for line in path.read_text("utf-8").splitlines()]
+            self._files = {Path(pointer): identity for pointer, _, identity in lines if pointer}
 
-    def note(self, pointer: Path) -> None:
+    @property
+    def files(self) -> list[Path]:
+        """Noted files."""
+        return list(self._files)
+
+    def note(self, pointer: Path, identity: str) -> None:
         """Note a file that is about to be downloaded."""
-        if self._path is not None and pointer not in self.files:
-            self.files.append(pointer)
-            self._write()
+        with self._lock:
+            if self._path is not None and pointer not in self._files:
+                self._files[pointer] = identity
+                self._write()
 
     def evict(self, folder: Path | None = None) -> None:
         """Remove noted files, of one snapshot or of all."""
-        gone = [p for p in self.files if folder is None or p.parent == folder]
-        for pointer in gone:
-            hub.remove(pointer)
-        self.files = [p for p in self.files if p not in gone]
-        if gone:
-            self._write()
+        with self._lock:
+            gone = [p for p in self._files if folder is None or p.parent == folder]
+            for pointer in gone:
+                hub.remove(pointer)
+                del self._files[pointer]
+            if gone:
+                self._write()
 
     def sweep(self) -> None:
         """Remove the halves that a killed download of ours left."""
-        for blobs in {p.parents[2] / "blobs" for p in self.files}:
-            for half in blobs.glob("*.incomplete"):
+        for pointer, identity in self._files.items():
+            for half in (pointer.parents[2] / "blobs").glob(f"{identity}.*.incomplete"):
                 half.unlink(missing_ok=True)
 
     def _write(self) -> None:
         assert self._path is not None
-        if self.files:
+        if self._files:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._path.write_text("".join(f"{p}\n" for p in self.files), "utf-8")
+            self._path.write_text("".join(f"{p}\t{i}\n" for p, i in self._files.items()), "utf-8")
         else:
             self._path.unlink(missing_ok=True)
+
+
+_Jobs = queue.SimpleQueue["tuple[Listed, Future[Fetched]] | None"]
 
 
 class Fetcher:
@@ -97,9 +109,11 @@ class Fetcher:
         self._folders = {one.revision.name: one.revision.path for one in wanted}
         self._closed = False
         self._ahead: dict[str, Future[Fetched]] = {}
-        self._jobs: queue.SimpleQueue[tuple[Listed, Future[Fetched]] | None] = queue.SimpleQueue()
-        # A daemon: the end of the process does not wait for a download of many gigabytes.
-        threading.Thread(target=self._work, name="fetch", daemon=True).start()
+        self._jobs: _Jobs = queue.SimpleQueue()
+        self._arrived: _Jobs = queue.SimpleQueue()
+        # Daemons: the end of the process does not wait for a download of many gigabytes.
+        for work in (self._download, self._check):
+            threading.Thread(target=work, name="fetch", daemon=True).start()
 
     @contextlib.contextmanager
     def take(self, name: str) -> Iterator[Fetched]:
@@ -129,24 +143,47 @@ class Fetcher:
         self._ahead[listed.revision.name] = future
         self._jobs.put((listed, future))
 
-    def _work(self) -> None:
+    def _download(self) -> None:
+        """First thread: keep the line to the Hub busy."""
         while job := self._jobs.get():
             listed, future = job
             if self._closed:
                 return
             try:
-                future.set_result(self._fetch(listed))
+                fetch_small(listed, with_code=self._with_code)
+                self._fetch(listed)
             except BaseException as error:  # raised again where the checkpoint is taken
                 future.set_exception(error)
+            else:
+                self._arrived.put(job)
 
-    def _fetch(self, listed: Listed) -> Fetched:
-        fetch_small(listed, with_code=self._with_code)
+    def _check(self) -> None:
+        """Second thread: hash what has arrived while the next is on its way."""
+        while job := self._arrived.get():
+            listed, future = job
+            try:
+                weights = self._checked(listed)
+            except BaseException as error:
+                future.set_exception(error)
+            else:
+                future.set_result(Fetched(listed.revision.path, weights))
+
+    def _fetch(self, listed: Listed) -> None:
+        r = listed.revision
+        for file in listed.weights:
+            if not (r.path / file.path).is_file():
+                self._ledger.note(r.path / file.path, file.identity.removeprefix("git:"))
+            hub.download(r.repo, r.commit_sha or "", file)
+
+    def _checked(self, listed: Listed) -> Weights:
+        """Check what has arrived; a file that is not as listed is fetched once more."""
         try:
-            return self._weights(listed)
+            return check_listed(listed, self._allow_pickle)
         except _OtherBytesError as first:
             hub.remove(first.pointer)
+            self._fetch(listed)
         try:
-            return self._weights(listed)
+            return check_listed(listed, self._allow_pickle)
         except _OtherBytesError as second:
             hub.remove(second.pointer)
             raise IntegrityError(
@@ -155,19 +192,11 @@ class Fetcher:
                 "report it to the repo's owner"
             ) from second
 
-    def _weights(self, listed: Listed) -> Fetched:
-        r = listed.revision
-        for file in listed.weights:
-            if not (r.path / file.path).is_file():
-                self._ledger.note(r.path / file.path)
-            hub.download(r.repo, r.commit_sha or "", file)
-        weights = check_listed(listed, self._allow_pickle)
-        return Fetched(r.path, weights)
-
     def close(self) -> None:
         """Fetch nothing more; a download in progress ends with its checkpoint or the process."""
         self._closed = True
         self._jobs.put(None)
+        self._arrived.put(None)
 
 
 def fetch_small(listed: Listed, *, with_code: bool = False) -> None:

@@ -172,7 +172,7 @@ def ask(request: Callable[[], T], what: str) -> T:
 def _may_help(error: Exception) -> bool:
     if isinstance(error, HfHubHTTPError):
         return error.response.status_code in _TRANSIENT
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EACCES, errno.EROFS):
         return False
     if isinstance(error, (LocalEntryNotFoundError, OfflineModeIsEnabled, HFValidationError)):
         return False  # huggingface_hub has already repeated it
@@ -197,6 +197,11 @@ def explain(error: Exception, what: str) -> FactlifeError:
         return PartialError(
             f"{what}: no space left in the cache {cache_folder()}; finished parts are kept: free "
             "space or set HF_HOME to another disk, then run the same command again"
+        )
+    if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return UsageError(
+            f"{what}: cannot write in the cache {cache_folder()} ({error.strerror}): mend the "
+            "rights, or set HF_HOME to another folder"
         )
     if isinstance(error, HFValidationError):
         return UsageError(f"{what} is no repo id: give ORG/NAME")
