@@ -560,7 +560,7 @@ def _show_series(report: Report, *, checked: bool) -> None:
 
 def _wide() -> Console:
     """Standard output; wide where no terminal says how wide it is."""
-    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 160
+    width = None if sys.stdout.isatty() else 160
     return Console(markup=False, highlight=False, width=width)
 
 

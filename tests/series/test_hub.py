@@ -569,7 +569,7 @@ def test_a_kill_in_mid_download_leaves_nothing_behind_after_the_next_run(
 
 
 def test_a_repo_without_any_weights_is_one_clear_line(
-    hub: LoopbackHub, measure: Any, checkpoints: list[Files]
+    hub: LoopbackHub, measure: Any
 ) -> None:
     hub.repo("org/empty").commit("main", {"README.md": b"soon"})
     done = measure("org/empty")
