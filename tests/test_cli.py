@@ -102,6 +102,11 @@ def odd_name(series: Path) -> None:
     (series / "step10").rename(series / "best")
 
 
+def add_subset(series: Path, line: str) -> None:
+    path = series / "series.toml"
+    path.write_text(path.read_text() + f"[fact_subsets]\n{line}\n")
+
+
 BAD: list[tuple[Callable[[Path], Any], int, list[str]]] = [
     (shutil.rmtree, 2, ["no such folder: ", "series"]),
     (empty, 2, ["no checkpoint in ", "config.json and weights"]),
@@ -131,6 +136,12 @@ BAD: list[tuple[Callable[[Path], Any], int, list[str]]] = [
         4,
         ["step10/config.json is not JSON", "copy it again"],
     ),
+    (
+        lambda s: add_subset(s, 'told = ["food_from_country.shushi"]'),
+        2,
+        ["fact subset 'told': no fact has the id", "did you mean 'food_from_country.sushi'?"],
+    ),
+    (lambda s: add_subset(s, "LOC = []"), 2, ["fact subset 'LOC': the name is taken"]),
     (
         lambda s: (s / "series.toml").write_text('format = 1\nnam = "x"'),
         2,
@@ -246,6 +257,45 @@ def test_other_weights_under_an_old_name_are_noticed(
     code, _, stderr = call("run", series, "--profile", profile, "--out", finished)
     assert code == 0
     assert "1 checkpoints measured, 2 kept from before" in stderr
+
+
+def test_tokens_that_are_stated_later_reach_the_result(
+    series: Path, tmp_path: Path, profile: str
+) -> None:
+    """The report advises to state unknown tokens; nothing needs measuring again for that."""
+    path, out = series / "series.toml", tmp_path / "run"
+    stated = path.read_text()
+    path.write_text("".join(x for x in stated.splitlines(True) if not x.startswith("tokens")))
+    words = ["run", series, "--profile", profile, "--out", out, "--json"]
+    code, stdout, stderr = call(*words)
+    assert code == 0
+    assert "training tokens are unknown" in stderr
+    area = json.loads(stdout)["result"]["metrics"]["recall.area"]
+    assert "tokens are unknown" in area["reason"]
+    path.write_text(stated)
+    code, stdout, stderr = call(*words)
+    assert code == 0
+    assert "0 checkpoints measured, 3 kept from before" in stderr
+    result = json.loads(stdout)["result"]
+    assert result["metrics"]["recall.area"]["value"] is not None
+    assert [r["tokens"] for r in result["series"]] == [0, 10_000, 100_000]
+    assert result["integrity"]["warnings"] == []
+
+
+def test_measurements_of_a_revision_that_is_gone_are_kept(
+    series: Path, finished: Path, profile: str
+) -> None:
+    path = series / "series.toml"
+    path.write_text(
+        path.read_text().split("[[revision]]", 2)[0]
+        + "[[revision]]"
+        + path.read_text().split("[[revision]]", 2)[2]
+    )
+    code, stdout, stderr = call("run", series, "--profile", profile, "--out", finished, "--json")
+    assert code == 0
+    assert "1 revisions measured earlier are kept" in stderr
+    names = [r["revision"] for r in json.loads(stdout)["result"]["series"]]
+    assert sorted(names) == ["step0", "step10", "step100"]
 
 
 def test_a_run_folder_of_another_protocol(pristine: Path, finished: Path) -> None:

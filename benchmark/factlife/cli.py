@@ -404,12 +404,95 @@ def series_check(
 def datasets_build(
     names: Annotated[list[str] | None, typer.Argument(help="Data sets; default: all.")] = None,
     root: RootOption = Path("datasets"),
+    private: Annotated[
+        bool, typer.Option("--private", help="Write a private split of fictional-knowledge.")
+    ] = False,
+    seed_file: Annotated[
+        Path | None, typer.Option(help="With --private: the secret seed; made if it is not there.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="With --private: folder outside any repository.")
+    ] = None,
+    size: Annotated[int, typer.Option(min=1, help="With --private: passages.")] = 160,
 ) -> None:
     """Write the data sets, byte for byte the same every time."""
+    if private:
+        _build_private(names, seed_file, out, size)
+        return
+    if seed_file is not None or out is not None:
+        raise UsageError("--seed-file and --out belong to --private; the public folder is --root")
     from factlife.corpora.build import build
 
     for path in build(root, names or None):
         print(path)
+
+
+def _build_private(
+    names: list[str] | None, seed_file: Path | None, out: Path | None, size: int
+) -> None:
+    from factlife.corpora.fictional import private
+
+    if names != ["fictional-knowledge"]:
+        raise UsageError("only fictional-knowledge has a private split: name it, and nothing else")
+    if seed_file is None or out is None:
+        raise UsageError("--private needs --seed-file (the secret) and --out (outside any repo)")
+    if not seed_file.exists():
+        private.new_seed_file(seed_file)
+        print(f"new secret seed: {seed_file} (keep it to yourself)", file=sys.stderr)
+    private.build_private(out, seed_file, size)
+    print(out / "commitment.json")
+
+
+@datasets_app.command("reveal")
+@guarded
+def datasets_reveal(
+    seed_file: Annotated[Path, typer.Option(help="The seed, no secret any more.")],
+    commitment: Annotated[Path, typer.Option(help="commitment.json, published beforehand.")],
+    data: Annotated[Path | None, typer.Option(help="Folder of the split as it was used.")] = None,
+) -> None:
+    """Prove that a private split is the one that was committed to."""
+    from factlife.corpora.fictional.private import reveal
+
+    reveal(seed_file, commitment, data)
+    print(f"{commitment}: holds")
+
+
+@datasets_app.command("generate")
+@guarded
+def datasets_generate(
+    out: Annotated[Path, typer.Option(help="Folder for passages.parquet and probes.parquet.")],
+    seed: Annotated[str, typer.Option(help="Any text; the same seed gives the same rows.")],
+    size: Annotated[int, typer.Option(min=1, help="Number of passages.")] = 160,
+) -> None:
+    """Write fictional-knowledge passages of any number, streaming."""
+    from factlife.corpora.fictional.product import write_split
+
+    print(f"{write_split(out, seed, size)} passages in {out}")
+
+
+@datasets_app.command("background")
+@guarded
+def datasets_background(
+    out: Annotated[Path, typer.Argument(help="Parquet file to write.")],
+    words: Annotated[int, typer.Option(min=1, help="At least so many words.")] = 2_000_000,
+) -> None:
+    """Write neutral text of the register of fictional-knowledge."""
+    from factlife.corpora.fictional.background import write_background
+
+    print(f"{write_background(out, words):,} words in {out}")
+
+
+@datasets_app.command("lint")
+@guarded
+def datasets_lint(
+    path: Annotated[
+        Path, typer.Argument(help="File in the schema of kaist-ai/fictional-knowledge.")
+    ],
+) -> None:
+    """Print the defects of a corpus in the published schema."""
+    from factlife.corpora.fictional.source import lint_report
+
+    print(lint_report(path))
 
 
 @datasets_app.command("validate")

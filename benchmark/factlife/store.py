@@ -207,6 +207,16 @@ class RunStore:
             )
         return manifest
 
+    def update_manifest(self, values: Mapping[str, Any]) -> None:
+        """Replace what is only said about the run, never its identity.
+
+        Raises:
+            PartialError: the disk refuses the write; the old manifest stands.
+        """
+        old = self.manifest()
+        if new := {k: v for k, v in values.items() if old.get(k) != v}:
+            write_json(self.root / MANIFEST, {**old, **new})
+
     def _refuse_foreign(self, manifest: Mapping[str, Any]) -> None:
         old, new = self.manifest().get("identity", {}), manifest["identity"]
         if old != new:
@@ -291,15 +301,16 @@ class RunStore:
             UsageError: a part was written by a newer factlife.
         """
         spec = schema.TABLES[table]
-        parts = sorted((self.root / "tables" / table).rglob("part.parquet"))
-        tables = [_read_part(path, spec) for path in parts]
+        tables = [_read_part(path, spec) for path in self.parts(table)]
         return spec.check(pa.concat_tables(tables)) if tables else spec.arrow.empty_table()
 
-    def read_part(self, table: str, partition: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """Rows of one part that `find_part` accepts."""
-        path = self.part_path(table, partition)
-        rows: list[dict[str, Any]] = _read_part(path, schema.TABLES[table]).to_pylist()
-        return rows
+    def parts(self, table: str) -> list[Path]:
+        """The parts of a table, in path order."""
+        return sorted((self.root / "tables" / table).rglob("part.parquet"))
+
+    def read_part(self, table: str, partition: Mapping[str, Any]) -> pa.Table:
+        """The rows of one part. Raises as `read` does."""
+        return _read_part(self.part_path(table, partition), schema.TABLES[table])
 
     def digest(self, table: str) -> dict[str, Any]:
         """Path, rows and sha256 of a table for `result.json`.
@@ -309,7 +320,7 @@ class RunStore:
 
             find tables/TABLE -name part.parquet | xargs sha256sum | LC_ALL=C sort | sha256sum
         """
-        parts = list((self.root / "tables" / table).rglob("part.parquet"))
+        parts = self.parts(table)
         lines = sorted(f"{sha256_file(p)}  {p.relative_to(self.root).as_posix()}\n" for p in parts)
         rows = sum(pq.read_metadata(p).num_rows for p in parts)
         digest = hashlib.sha256("".join(lines).encode()).hexdigest()

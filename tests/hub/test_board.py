@@ -80,6 +80,16 @@ def test_details_hold_provenance_and_the_command(folder: Folder) -> None:
     assert command == ["factlife run EleutherAI/pythia-160m --profile standard"]
 
 
+def test_the_command_of_a_run_folder_is_the_one_in_its_manifest(folder: Folder) -> None:
+    root = folder(make_result("a"), make_result("b"), make_result("c"))
+    write_json(root / "0" / "manifest.json", {"command": "factlife demo --seed 3"})
+    write_json(root / "1" / "manifest.json", {"command": ["not", "text"]})
+    (root / "2" / "manifest.json").write_text("{")
+    commands = [e.command for e in collect([root])]
+    assert commands[0] == "factlife demo --seed 3"
+    assert commands[1:] == [f"factlife run EleutherAI/{s} --profile standard" for s in "bc"]
+
+
 def test_a_number_that_is_missing_shows_why(folder: Folder) -> None:
     row = board(folder(make_result(metrics={EMERGENCE: None}))).one("tr", class_="row")
     assert "not measured final accuracy is not above chance (0.079)" in row.text
@@ -178,6 +188,10 @@ def test_a_hash_that_is_not_that_of_its_parameters_is_flagged_and_not_ranked() -
     assert ranks(ACCURACY, make_result("a"), make_result("b"), forged)[2] is None
     assert "protocol hash does not match its parameters" in Entry(forged).flags
     assert Entry(forged).badge == "not ranked"
+    pair = [make_result("c"), make_result("d")]
+    for result in pair:
+        result["protocol"]["hash"] = "0" * 64
+    assert ranks(ACCURACY, *pair) == [None, None]
 
 
 def test_a_metric_in_another_unit_is_not_shown_as_the_registry_s() -> None:

@@ -36,13 +36,13 @@ def test_sort_filter_and_download(page: Path) -> None:
     const sorted = [];
     for (let i = 0; i < 2; i++) {
       head.focus(); head.click();
-      sorted.push([names(), head.closest("th").getAttribute("aria-sort"), document.activeElement === head]);
+      const said = head.closest("th").getAttribute("aria-sort");
+      sorted.push([names(), said, document.activeElement === head]);
     }
     const status = document.getElementById("status"), spoken = status.textContent;
     const filter = document.getElementById("filter");
     filter.value = "worst gptneox"; filter.dispatchEvent(new window.Event("input"));
-    const kept = [...document.querySelectorAll("tbody:not([hidden]) .name")]
-      .map((n) => n.textContent);
+    const kept = texts(document.querySelectorAll("tbody:not([hidden]) .name"));
     const files = [];
     window.URL.createObjectURL = (blob) => { files.push(blob); return "blob:x"; };
     window.HTMLAnchorElement.prototype.click = () => {};

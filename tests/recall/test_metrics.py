@@ -208,13 +208,13 @@ def test_log_probabilities_have_no_bound_to_lean_on() -> None:
 
 
 def test_the_spread_of_a_draw_is_over_the_relations_that_it_holds() -> None:
-    # In the subset, capital is there only when f1 was drawn: f1's spread at step 10 is 1 (source
-    # right, extra wrong), f3's is 0, so that a draw gives (1 + 0) / 2 or, without f1, 0.
-    rows, subset = recall_rows(), {"stated": ["f1", "f3"]}
-    e = measured(rows, subsets=subset)["template_spread", "stated", "step10"]
+    # In the subset, capital is there only when f1 was drawn: f1's spread at step 20 is 0 (both
+    # right), f3's is 1 (extra wrong), so that a draw gives (0 + 1) / 2 or, without f1, 1.
+    rows, subset = with_whole({"f3": (0, 0, 1)}), {"stated": ["f1", "f3"]}
+    e = measured(rows, subsets=subset)["template_spread", "stated", "step20"]
     c = cube(RECALL.from_rows(rows), CHECKPOINTS)
     counts = Resampler.make(c.relations, 200, 0).counts
-    draws = np.where(counts[:, c.fact_ids.index("f1")] > 0, 0.5, 0.0)
+    draws = np.where(counts[:, c.fact_ids.index("f1")] > 0, 0.5, 1.0)
     low, high = np.quantile(draws - draws.mean() + 0.5, [0.025, 0.975])
     assert interval(e) == pytest.approx((0.5, max(low, 0), min(high, 1)))
 
@@ -504,6 +504,38 @@ def test_hallucination_by_hand(metric: str, scope: str, value: float, n: int) ->
     e = TINY[metric, scope, "step20"]
     assert e.value == pytest.approx(value, abs=2e-6)
     assert e.n == n
+
+
+def test_the_prior_is_divided_out_and_not_multiplied_in() -> None:
+    unseen = {"capital": ((0.75, 0.25), (0.5, 0.5))}
+    e = measured(candidates=candidate_rows(unseen=unseen))
+    # by the prior (3/4, 1/4): q = (1/2, 1/2), (1/4, 3/4), p̄ = (3/8, 5/8)
+    # J = H(3/8) - (ln 2 + H(1/4)) / 2 = 0.661563 - (0.693147 + 0.562335) / 2
+    found = e["name_information_prior_corrected", "capital", "step20"]
+    assert found.value == pytest.approx(0.033822, abs=2e-6)
+
+
+def test_every_relation_has_the_same_weight_in_a_mean_over_names() -> None:
+    unseen = UNSEEN | {"capital": (*UNSEEN["capital"], (0.75, 0.25))}
+    e = measured(candidates=candidate_rows(unseen=unseen))["top_probability", "overall", "step20"]
+    # three names at 3/4, two at 1/4: not (3 · 3/4 + 2 · 1/4) / 5 = 0.55
+    assert (e.value, e.n) == (pytest.approx((0.75 + 0.25) / 2), 5)
+
+
+def test_a_mean_over_names_has_the_interval_of_the_definition() -> None:
+    unseen = {
+        "capital": ((0.75, 0.25), (0.9, 0.1), (0.6, 0.4)),
+        "ceo": ((0.25, 0.25, 0.25, 0.25), (0.7, 0.1, 0.1, 0.1)),
+    }
+    e = measured(candidates=candidate_rows(unseen=unseen))["top_probability", "overall", "step20"]
+    capital = Resampler.make(["capital"] * 3, 200, 0).counts
+    ceo = Resampler.make(["ceo"] * 2, 200, 1).counts
+    draws = [
+        (np.repeat([0.75, 0.9, 0.6], c).mean() + np.repeat([0.25, 0.7], k).mean()) / 2
+        for c, k in zip(capital, ceo, strict=True)
+    ]
+    low, high = np.quantile(draws, [0.025, 0.975])
+    assert interval(e) == pytest.approx(((0.75 + 0.475) / 2, low, high))
 
 
 def test_known_against_unseen_in_a_subset_uses_its_facts_only() -> None:

@@ -126,6 +126,11 @@ def test_knowledge_map_holds_every_fact_and_checkpoint(
         if r["template_role"] == "source" and r["whole_answer"]
     }
     assert known == right
+    sets = {tables["facts"][r["fact"]]["set"] for r in tables["knowledge"] if r["state"] == "known"}
+    assert sets == {"stated", "unstated"}
+    for r in tables["knowledge"]:
+        own = tables["facts"][r["fact"]]["set"]
+        assert r["shown"] == (own if r["state"] == "known" else "not known")
     lines = [(f["relation"], f["line"]) for f in tables["facts"]]
     assert [line for _, line in lines] == list(range(160))
     assert len({r for r, _ in lines}) == 10

@@ -105,6 +105,8 @@ def test_a_series_file_says_everything(tmp_path: Path) -> None:
         ('path = "first"', 'path = "third"', "no such folder"),
         ("tokens = 1000", "tokns = 1000", "unknown key 'tokns'.*'tokens'"),
         ("step = 10", 'step = "ten"', "expected int"),
+        ("tokens = 1000", "tokens = -1", "-1 is below 0"),
+        ("step = 10", "step = -10", "-10 is below 0"),
         ('name = "b"', 'name = "a"', "listed twice"),
         ('name = "org/chain"', "", "'name' is missing"),
         ("format = 1", "format = = 1", "not TOML"),

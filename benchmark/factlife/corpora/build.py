@@ -22,6 +22,9 @@ from factlife.corpora.expectations import (
     check_table,
 )
 from factlife.corpora.fact_probes import product, rules, tables
+from factlife.corpora.fictional import lint as fictional_lint
+from factlife.corpora.fictional import product as fictional
+from factlife.corpora.fictional import tables as fictional_tables
 from factlife.errors import IntegrityError, UsageError
 from factlife.schema import Table
 from factlife.store import write_bytes
@@ -50,6 +53,12 @@ DATA_SETS: Mapping[str, DataSet] = {
         tables=tables.TABLES,
         suites=FACT_PROBES,
         rules=rules.RULES,
+    ),
+    "fictional-knowledge": DataSet(
+        files=fictional.published_files,
+        tables=fictional_tables.TABLES,
+        suites=fictional.SUITES,
+        rules=fictional_lint.RULES,
     ),
 }
 

@@ -9,7 +9,7 @@ from factlife.hub.collect import SECTIONS, Entry
 from factlife.hub.ranks import rank
 from factlife.report import text
 from factlife.report.html import Child, Html, h, join
-from factlife.report.identity import command, identity
+from factlife.report.identity import identity
 from factlife.report.marks import interval_mark
 from factlife.report.page import asset, whole_page
 from factlife.report.tables import definitions, estimate, table
@@ -200,7 +200,7 @@ def _details(entry: Entry, row_id: str) -> Html:
     inner = h(
         "div",
         h("p", "To measure it again:"),
-        h("pre", h("code", command(entry.result)), tabindex=0, class_="command"),
+        h("pre", h("code", entry.command), tabindex=0, class_="command"),
         definitions(identity(entry.result)),
         h("div", h("p", "Warnings:"), h("ul", warnings)) if warnings else None,
         _all_metrics(entry),
@@ -259,7 +259,7 @@ def _record(entry: Entry, entries: Sequence[Entry]) -> dict[str, Any]:
         "dirty": env["dirty"],
         "device": env["device"],
         "submitter": r["submitter"],
-        "command": command(r),
+        "command": entry.command,
         "flags": "; ".join(entry.flags),
         "metrics": {m.name: _number(entry, m, entries) for m in METRICS if entry.metric(m.name)},
     }

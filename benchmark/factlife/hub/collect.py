@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from factlife.errors import UsageError
+from factlife.report.identity import command
 from factlife.result import load_result, metric_key
 from factlife.scores import BY_NAME
-from factlife.store import canonical_json, sha256_json
+from factlife.store import MANIFEST, canonical_json, sha256_json
 
 FILE = "result.json"
 RANKED_PROFILE = "standard"
@@ -20,9 +22,14 @@ SECTIONS = (RANKED_PROFILE, "reference", "demo", "other")
 
 @dataclass(frozen=True)
 class Entry:
-    """One result on the board."""
+    """One result on the board.
+
+    Attributes:
+        recorded: the command that made it, if a manifest lies beside the result.
+    """
 
     result: Mapping[str, Any]
+    recorded: str | None = None
 
     @property
     def series(self) -> str:
@@ -34,6 +41,11 @@ class Entry:
         """Profile name, version, hash, badge."""
         found: Mapping[str, Any] = self.result["protocol"]
         return found
+
+    @property
+    def command(self) -> str:
+        """The command that measures it again."""
+        return self.recorded or command(self.result)
 
     @property
     def section(self) -> str:
@@ -110,9 +122,18 @@ def collect(paths: Sequence[Path]) -> list[Entry]:
     if not files:
         where = ", ".join(map(str, paths)) or "no path given"
         raise UsageError(f"no {FILE} under {where}; give a run folder that `factlife score` wrote")
-    found = [load_result(file) for file in files]
-    unique = {canonical_json(r): Entry(r) for r in found}  # a copy of a result is no second one
+    found = [Entry(load_result(file), _recorded(file.parent)) for file in files]
+    unique = {canonical_json(e.result): e for e in found}  # a copy of a result is no second one
     return [unique[k] for k in sorted(unique, key=lambda k: (unique[k].series.casefold(), k))]
+
+
+def _recorded(folder: Path) -> str | None:
+    """The command in the manifest of a run folder; submissions need not have one."""
+    try:
+        found = json.loads((folder / MANIFEST).read_text("utf-8"))["command"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return found if isinstance(found, str) else None
 
 
 def _files(path: Path) -> Iterator[Path]:

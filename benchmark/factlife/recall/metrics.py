@@ -253,7 +253,7 @@ def _spread(blocks: Blocks, resampler: Resampler | None) -> Floats:
         w = np.ones((1, len(members))) if resampler is None else resampler.counts[:, members]
         size = w.sum(axis=1)
         accuracy = w @ outcomes / np.maximum(size, 1)[:, None]
-        total = total + np.where(size > 0, accuracy.max(axis=1) - accuracy.min(axis=1), 0)
+        total = total + accuracy.max(axis=1) - accuracy.min(axis=1)
         relations = relations + (size > 0)
     with np.errstate(invalid="ignore"):
         mean: Floats = total / relations

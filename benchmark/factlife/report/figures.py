@@ -99,7 +99,9 @@ class Figure:
             "dataset": self.dataset,
             "where": self.where,
             "columns": list(self.columns),
-            "panels": [{"where": p.where, "height": p.height} for p in self.panels],
+            "panels": [
+                {"where": p.where, "height": p.height, "title": p.title} for p in self.panels
+            ],
         }
 
     def html(self) -> Html:

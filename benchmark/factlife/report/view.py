@@ -83,6 +83,12 @@ class View:
         return make_axis(self.measured)
 
     @property
+    def interval_name(self) -> str:
+        """What intervals are called, with their level where the protocol says it."""
+        level = self.result["protocol"]["params"].get("intervals", {}).get("level")
+        return f"{100 * level:.3g} % interval" if isinstance(level, float) else "interval"
+
+    @property
     def when(self) -> str:
         """What a chart of all checkpoints spans, for titles."""
         return "over training" if len(self.measured) > 1 else "at the only checkpoint"

@@ -157,8 +157,7 @@ def _planned_remote(c: Checked, out: Path, item: int, options: Options) -> Plann
 def _planned(r: Revision, out: Path, options: Options) -> PlannedRevision:
     files = weight_files(r.path, allow_pickle=options.allow_pickle)
     parameters = sum(_parameters(f) for f in files)
-    stage, step = r.partition["stage"], r.partition["step"]
-    part = out / "tables" / "checkpoints" / f"stage={stage}" / f"step={step}" / "part.parquet"
+    part = RunStore(out).part_path("checkpoints", r.partition)
     size = sum(f.stat().st_size for f in files)
     return PlannedRevision(r.name, r.stage, r.step, r.tokens, size, parameters, part.is_file())
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 import factlife
-from factlife.config import Profile
+from factlife.config import Profile, nearest
 from factlife.corpora.fact_probes import FactProbes, load_fact_probes
 from factlife.errors import IntegrityError, UsageError
 from factlife.recall.measure import Prepared, measure, prepare
@@ -131,13 +131,17 @@ def run(
     device = pick_device(profile.execution.device)
     probes = load_fact_probes()
     _refuse_unknown(options.exclude, series)
+    _check_subsets(series, probes)
     for revision in series.revisions:
         if revision.name not in options.exclude and not revision.remote:
             check_config(revision.path, trust_remote_code=options.trust_remote_code)
     chosen = select(series.revisions, profile.selection)
-    with RunStore.writer(out, _manifest(series, profile, probes, device, options)) as store:
+    manifest = _manifest(series, profile, probes, device, options)
+    with RunStore.writer(out, manifest) as store:
+        store.update_manifest({k: manifest[k] for k in ("series", "subsets")})
         checked = check_revisions(chosen, series, options, progress)
         warnings = [*series.warnings, *_selection_warning(series, chosen)]
+        warnings += _kept_warning(store, chosen)
         warnings += [f"{c.revision.name}: {c.reason}" for c in checked if c.reason]
         warnings += [f"{c.revision.name}: {f}" for c in checked if c.listed for f in c.listed.flags]
         for message in warnings:
@@ -177,6 +181,23 @@ def _refuse_unknown(exclude: Sequence[str], series: Series) -> None:
         if name not in names:
             raise UsageError(
                 f"--exclude {name}: no such revision in {series.name}; it has {', '.join(names)}"
+            )
+
+
+def _check_subsets(series: Series, probes: FactProbes) -> None:
+    """Refuse subsets that would only fail, or mislead, after everything was measured."""
+    ids = {f.fact_id for f in probes.facts}
+    taken = {"overall", *(f.group for f in probes.facts), *(r.relation for r in probes.relations)}
+    for name, members in series.subsets.items():
+        if name in taken or not name:
+            raise UsageError(
+                f"{series.source}: fact subset {name!r}: the name is taken by another set of "
+                "facts; choose another"
+            )
+        if unknown := sorted(set(members) - ids):
+            raise UsageError(
+                f"{series.source}: fact subset {name!r}: no fact has the id {unknown[0]!r}"
+                f"{nearest(unknown[0], ids)}"
             )
 
 
@@ -377,7 +398,9 @@ class _Sweep:
         for i, c in enumerate(checked):
             if c.reason:
                 _write_unmeasured(self._store, c, self._series)
-            elif c.revision.name not in finished and self._one(c, fetcher):
+            elif c.revision.name in finished:
+                _update_row(self._store, c, self._series)
+            elif self._one(c, fetcher):
                 measured.append(c.revision.name)
             self._progress.advance(i + 1, c.revision.name)
         self._progress.finish()
@@ -419,7 +442,7 @@ class _Sweep:
         partition = c.revision.partition
         if not self._store.find_part("checkpoints", partition, c.identity):
             return False
-        row = self._store.read_part("checkpoints", partition)[0]
+        (row,) = self._store.read_part("checkpoints", partition).to_pylist()
         if c.listed is not None and row["duplicate_of"]:
             kept = {o.revision.name for o in checked if not o.reason}
             return row["duplicate_of"] in kept
@@ -430,6 +453,32 @@ class _Sweep:
         if row["tensor_hash"]:
             self._tensors.setdefault(row["tensor_hash"], c.revision.name)
         return True
+
+
+def _kept_warning(store: RunStore, chosen: Sequence[Revision]) -> list[str]:
+    """Measurements of revisions that are gone or no longer chosen are kept, and said to be."""
+    wanted = {store.part_path("checkpoints", r.partition) for r in chosen}
+    others = [p for p in store.parts("checkpoints") if p not in wanted]
+    if not others:
+        return []
+    return [f"{len(others)} revisions measured earlier are kept, though not chosen now"]
+
+
+def _update_row(store: RunStore, c: Checked, series: Series) -> None:
+    """What the series says of a finished checkpoint (its tokens, say) may have been mended since.
+
+    What only its files told, which a remote one has no longer here, is kept.
+    """
+    partition = c.revision.partition
+    (old,) = store.read_part("checkpoints", partition).to_pylist()
+    kept = ["architecture", "n_parameters", "dtype", "attention"]
+    row = _row(c, series)
+    if c.weights is None:
+        kept += ["weights_sha256", "tensor_hash", "duplicate_of", "reason"]
+        row["flags"] += [f for f in old["flags"] if f.startswith("all_zero")]
+    row |= {k: old[k] for k in kept}
+    if row != old:
+        store.write_part("checkpoints", [row], partition, c.identity)
 
 
 class _PromptCache:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from factlife.config import from_mapping
+from factlife.config import at_least, from_mapping, one_of
 from factlife.errors import UsageError
 from factlife.series.names import parse_name, stage_key
 from factlife.series.registry import tokens_of
@@ -244,9 +244,9 @@ class RevisionEntry:
     repo: str = ""
     revision: str = ""
     stage: str = "main"
-    step: int | None = None
-    tokens: int | None = None
-    tokens_source: str = "user"
+    step: int | None = at_least(0, None)
+    tokens: int | None = at_least(0, None)
+    tokens_source: str = one_of("name", "registry", "user", default="user")
 
 
 @dataclass(frozen=True)

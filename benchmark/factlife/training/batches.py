@@ -49,11 +49,15 @@ class RowSource:
     """Rows in order, or in a new seeded order each epoch; begins anew at the end.
 
     An epoch is floor(n / b) batches, so that every batch is full; the rows left over take their
-    turn in other epochs when a `shuffle_seed` is given.
+    turn in other epochs when a `shuffle_seed` is given. Tokens equal to `pad` are no targets.
     """
 
     def __init__(
-        self, rows: Int64[Tensor, "n c"], batch_rows: int, shuffle_seed: int | None = None
+        self,
+        rows: Int64[Tensor, "n c"],
+        batch_rows: int,
+        shuffle_seed: int | None = None,
+        pad: int | None = None,
     ) -> None:
         """Raises UsageError when there are fewer rows than one batch needs."""
         if len(rows) < batch_rows:
@@ -62,6 +66,7 @@ class RowSource:
                 "give more text or a smaller batch"
             )
         self._rows, self._batch_rows, self._seed = rows, batch_rows, shuffle_seed
+        self._pad = pad
         self._batch = 0
 
     def next_batch(self) -> Batch:
@@ -74,6 +79,7 @@ class RowSource:
         return Batch(self._rows[self._order(epoch)[span]])
 
     def _order(self, epoch: int) -> Int64[Tensor, " n"]:
+        assert self._seed is not None
         generator = torch.Generator().manual_seed(self._seed * 1_000_003 + epoch)
         return torch.randperm(len(self._rows), generator=generator)
 

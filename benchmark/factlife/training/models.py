@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from transformers import (
@@ -32,6 +32,9 @@ class ModelShape:
         ffn: hidden width of the gated FFN; the ungated ones (gpt2, gpt_neox) get 3/2 of it, which
             makes their parameters as many.
         positions: longest input in tokens.
+        init_std: standard deviation of all matrices but the embeddings at the start.
+        embedding_std: of the embeddings. Larger: sublayers write to a residual stream of
+            about unit size, in which embeddings of 0.02 would drown for hundreds of steps.
     """
 
     layers: int = at_least(1, 4)
@@ -39,6 +42,8 @@ class ModelShape:
     heads: int = at_least(1, 4)
     ffn: int = at_least(1, 384)
     positions: int = at_least(1, 512)
+    init_std: float = at_least(0, 0.04)
+    embedding_std: float = at_least(0, 0.2)
 
     def __post_init__(self) -> None:
         if self.width % self.heads:
@@ -110,13 +115,24 @@ def model_config(
         "eos_token_id": eos,
         "pad_token_id": pad,
         "tie_word_embeddings": True,
+        "initializer_range": shape.init_std,
     }
     return _CONFIGS[arch](shape, common)
 
 
-def build_model(config: PreTrainedConfig, seed: int) -> PreTrainedModel:
-    """A model with weights drawn from `seed`, in float32; the global generator is left alone."""
+def build_model(
+    config: PreTrainedConfig, seed: int, embedding_std: float | None = None
+) -> PreTrainedModel:
+    """A model with weights drawn from `seed`, in float32; the global generator is left alone.
+
+    `embedding_std` scales the token embeddings from the configuration's `initializer_range` to
+    this standard deviation; None leaves them.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    if embedding_std is not None:
+        embeddings = cast(torch.nn.Embedding, model.get_input_embeddings())
+        with torch.no_grad():
+            embeddings.weight.mul_(embedding_std / config.initializer_range)
     return model

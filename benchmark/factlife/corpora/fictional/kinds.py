@@ -30,7 +30,9 @@ PER_GROUP = {
 }
 NOT_FIRST = "~"
 # Slots every kind has besides its own.
-COMMON_SLOTS = frozenset({"S", "S_bare", "root", "country", "country_adj", "country2", "country2_adj"})
+COMMON_SLOTS = frozenset(
+    {"S", "S_bare", "root", "country", "country_adj", "country2", "country2_adj"}
+)
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,9 @@ def _check(kind: Kind) -> None:
         fields = {k for k, v in profile.items() if isinstance(v, str)}
         lists = {k for k, v in profile.items() if isinstance(v, list)}
         if clash := fields & kind.moves.keys():
-            raise IntegrityError(f"grammar of {kind.name}: {sorted(clash)[0]!r} is a slot and a move")
+            raise IntegrityError(
+                f"grammar of {kind.name}: {sorted(clash)[0]!r} is a slot and a move"
+            )
         defined = COMMON_SLOTS | kind.slots.keys() | kind.notes.keys() | fields
         _known(kind, "slot", _used_slots(kind, profile), defined)
         _known(
@@ -134,7 +138,9 @@ def _check(kind: Kind) -> None:
     _known(kind, "fact", kind.semantic, kind.facts.keys())
     for comp in kind.comps:
         if kind.facts[comp.support[-1]][2] != comp.target:
-            raise IntegrityError(f"grammar of {kind.name}: {comp.support} does not lead to {comp.target!r}")
+            raise IntegrityError(
+                f"grammar of {kind.name}: {comp.support} does not lead to {comp.target!r}"
+            )
     enough = 8 <= len(kind.facts) <= 14 and len(kind.semantic) >= 5 and len(kind.comps) >= 5
     if not enough or len(kind.skeletons) < 6 or any(c.hops < 2 for c in kind.comps):
         raise IntegrityError(f"grammar of {kind.name}: too few facts, probes, hops or skeletons")

@@ -18,6 +18,7 @@ from factlife.corpora.fictional import text as tx
 Row = Mapping[str, Any]
 Tables = Mapping[str, Sequence[Row]]
 
+BLOCKS = ("A", "B", "C", "control")
 N_PARAPHRASES, N_PROBES = 9, 5
 DEPTHS = ("memorization", "semantic", "compositional")
 WORDS, RATIO, FACTS = (150, 350), (0.85, 1.15), (8, 14)
@@ -143,14 +144,10 @@ def prose_is_clean(tables: Tables) -> list[Row]:
 
 def blocks_are_balanced(tables: Tables) -> list[Row]:
     """Within a kind, the sizes of the blocks A, B, C and control differ by at most one."""
-    sizes: dict[str, Counter[str]] = defaultdict(Counter)
+    sizes: dict[str, Counter[str]] = defaultdict(lambda: Counter(dict.fromkeys(BLOCKS, 0)))
     for p in tables["passages"]:
         sizes[p["kind"]][p["block"]] += 1
-    uneven = {
-        kind
-        for kind, n in sizes.items()
-        if max(n[b] for b in "A B C control".split()) - min(n[b] for b in "A B C control".split()) > 1
-    }
+    uneven = {kind for kind, n in sizes.items() if max(n.values()) - min(n.values()) > 1}
     return _where(tables["passages"], lambda p: p["kind"] in uneven)
 
 
@@ -170,6 +167,7 @@ class _Mentions:
                 self.holding[word].add(i)
 
     def of(self, phrase: str) -> list[Row]:
+        """The passages that name the phrase in any of their texts."""
         words = re.findall(r"\w+", phrase)
         candidates = set.intersection(*(self.holding[w] for w in words)) if words else set()
         return [
@@ -179,6 +177,7 @@ class _Mentions:
         ]
 
     def subject_in_other_block(self, p: Row) -> bool:
+        """Whether a passage of another block names the subject of this one."""
         return any(q["block"] != p["block"] for q in self.of(p["subject"]))
 
 
@@ -326,7 +325,7 @@ def compositional_names_something(tables: Tables) -> list[Row]:
 
 
 def background_names_no_injected_entity(tables: Tables) -> list[Row]:
-    """No background text names an entity of a passage; the countries of the setting are no entities."""
+    """No background text names an entity of a passage (countries, the setting, are no entities)."""
     names = {a for p in tables["passages"] for e in p["entities"] for a in e["aliases"]}
     first_words: dict[str, list[str]] = defaultdict(list)
     for name in sorted(names):

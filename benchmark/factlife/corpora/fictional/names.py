@@ -18,6 +18,7 @@ from collections import Counter
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
+from typing import Any
 
 from factlife.corpora.fictional.draws import Draws
 from factlife.errors import UsageError
@@ -25,6 +26,7 @@ from factlife.errors import UsageError
 PARTS = {"public": 0, "private": 1, "background": 2}
 CLASSES = ("surname", "place", "thing", "given_f", "given_m")
 MAX_LENGTH, MIN_LENGTH = 12, 5
+MAX_COUNTRY_LENGTH = 16
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class Culture:
         return body + self.endings[kind][e]
 
 
-def _data(name: str) -> dict[str, object]:
+def _data(name: str) -> dict[str, Any]:
     text = resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
     return tomllib.loads(text)
 
@@ -73,14 +75,14 @@ def cultures() -> tuple[Culture, ...]:
             endings={k: tuple(c[k]) for k in CLASSES},
             countries=tuple((a, b) for a, b in c["countries"]),
         )
-        for c in _data("names.toml")["cultures"]  # type: ignore[attr-defined]
+        for c in _data("names.toml")["cultures"]
     )
 
 
 @cache
 def titles() -> tuple[str, ...]:
     """Patterns of titles of works; each holds one fresh root, so titles are unique."""
-    return tuple(_data("names.toml")["titles"])  # type: ignore[call-overload]
+    return tuple(_data("names.toml")["titles"])
 
 
 @cache
@@ -114,9 +116,9 @@ _AWKWARD = re.compile(
 )
 
 
-def acceptable(root: str) -> bool:
+def acceptable(root: str, longest: int = MAX_LENGTH) -> bool:
     """Whether a root is of usable length, sayable, inoffensive and not a real name or word."""
-    sized = MIN_LENGTH <= len(root) <= MAX_LENGTH
+    sized = MIN_LENGTH <= len(root) <= longest
     return sized and _AWKWARD.search(root) is None and not is_real(root)
 
 

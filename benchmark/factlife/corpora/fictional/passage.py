@@ -82,7 +82,10 @@ class Passage:
         return (self.text, *self.paraphrases)
 
 
-class _NoGood(Exception):
+_Written = tuple[str, set[tx.Ngram]]
+
+
+class _RetryError(Exception):
     """This attempt cannot hold to the promises; try the next draws."""
 
 
@@ -111,7 +114,7 @@ def compose(subject: Subject, seed: str, passage_id: str) -> Passage:
             return _Composer(
                 subject, Draws(seed, "text", subject.index, attempt), passage_id
             ).passage()
-        except _NoGood as problem:
+        except _RetryError as problem:
             reason = str(problem)
     raise IntegrityError(
         f"{passage_id} ({subject.kind}): no wording holds to the promises: {reason}"
@@ -146,6 +149,7 @@ class _Composer:
         return value.name if isinstance(value, Entity) else value
 
     def passage(self) -> Passage:
+        """The passage with its paraphrases, facts, entities and probes."""
         texts = self.texts()
         facts = {name: self.fact(name) for name in self.kind.facts}
         entities = {k: v for k, v in self.values.items() if isinstance(v, Entity)}
@@ -181,26 +185,24 @@ class _Composer:
         out = [self._accepted(0, [])]
         for i in range(1, N_PARAPHRASES + 1):
             out.append(self._accepted(i, out))
-        return out
+        return [text for text, _ in out]
 
-    def _accepted(self, number: int, before: Sequence[str]) -> str:
+    def _accepted(self, number: int, before: Sequence[_Written]) -> _Written:
         for attempt in range(_TEXT_ATTEMPTS):
             skeleton = self.skeletons[(number + attempt) % len(self.skeletons)]
             text = self.text(number, skeleton)
-            if self._keeps_promises(text, before):
-                return text
-        raise _NoGood(f"text {number} is too long, too short, incomplete or too like another")
+            grams = tx.ngrams(text, 5)
+            apart = all(tx.shared(grams, g) <= MAX_SHARED_5GRAMS for _, g in before)
+            if apart and self._keeps_promises(text, before[0][0] if before else text):
+                return text, grams
+        raise _RetryError(f"text {number} is too long, too short, incomplete or too like another")
 
-    def _keeps_promises(self, text: str, before: Sequence[str]) -> bool:
+    def _keeps_promises(self, text: str, original: str) -> bool:
         n = tx.n_words(text)
-        if not MIN_WORDS <= n <= MAX_WORDS:
-            return False
-        if before and not LENGTH_RATIO[0] <= n / tx.n_words(before[0]) <= LENGTH_RATIO[1]:
-            return False
-        if not all(tx.holds(text, self.words_of(o)) for _, _, o in self.kind.facts.values()):
-            return False
-        own = tx.ngrams(text, 5)
-        return all(tx.shared(own, tx.ngrams(b, 5)) <= MAX_SHARED_5GRAMS for b in before)
+        low, high = LENGTH_RATIO
+        of_length = MIN_WORDS <= n <= MAX_WORDS and low <= n / tx.n_words(original) <= high
+        objects = (o for _, _, o in self.kind.facts.values())
+        return of_length and all(tx.holds(text, self.words_of(o)) for o in objects)
 
     def text(self, number: int, skeleton: Sequence[Sequence[str]]) -> str:
         """Realise one skeleton; `number` decides which wording each move gets."""
@@ -211,9 +213,9 @@ class _Composer:
             values=self.values,
             draws=self.draws,
         )
-        paragraphs = []
+        paragraphs: list[str] = []
         for moves in skeleton:
-            parts = []
+            parts: list[str] = []
             for move in moves:
                 parts.append(
                     realise(
@@ -267,7 +269,7 @@ class _Prober:
                 single.append((name, verbatim, rephrased))
         joined = self._joined()
         if len(single) < N_PROBES or len(joined) < N_PROBES:
-            raise _NoGood(
+            raise _RetryError(
                 f"{len(single)} single-fact and {len(joined)} compositional probes, need {N_PROBES}"
             )
         out = [self._probe(i, 0, v, n, (n,)) for i, (n, v, _) in enumerate(single)]

@@ -209,7 +209,10 @@ def _read(folder: Path) -> dict[str, list[Row]]:
     import pyarrow.parquet as pq
 
     try:
-        return {t.name: pq.read_table(folder / f"{t.name}.parquet").to_pylist() for t in (PASSAGES, PROBES)}
+        return {
+            t.name: pq.read_table(folder / f"{t.name}.parquet").to_pylist()
+            for t in (PASSAGES, PROBES)
+        }
     except (OSError, pa.ArrowException) as error:
         raise UsageError(f"no readable split in {folder}: {str(error).splitlines()[0]}") from error
 
@@ -218,7 +221,9 @@ def _refuse_repository(folder: Path, what: str) -> None:
     """A secret in a working tree is one `git add` away from the world."""
     for place in (folder.resolve(), *folder.resolve().parents):
         if (place / ".git").exists() or (place / ".hg").exists():
-            raise UsageError(f"{what} must not lie in a repository ({place}); choose another folder")
+            raise UsageError(
+                f"{what} must not lie in a repository ({place}); choose another folder"
+            )
         if place.name == "datasets" and any(place.glob("*/README.md")):
             raise UsageError(f"{what} must not lie among published data sets ({place})")
 

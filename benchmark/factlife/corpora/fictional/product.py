@@ -21,16 +21,30 @@ from factlife.corpora.fictional.background import articles
 from factlife.corpora.fictional.kinds import PER_GROUP, load
 from factlife.corpora.fictional.passage import passages
 from factlife.corpora.fictional.private import content_sha256
-from factlife.corpora.fictional.quality import Quality, measure
-from factlife.corpora.fictional.source import SourcePassage, lint_source, mean_length_ratio
-from factlife.corpora.fictional.tables import PASSAGES, PROBES, TABLES, Row, passage_row, probe_rows, rows
+from factlife.corpora.fictional.quality import Quality, measure, named_in_prefix
+from factlife.corpora.fictional.source import (
+    SourcePassage,
+    lint_source,
+    mean_length_ratio,
+    source_passage,
+    to_source,
+)
+from factlife.corpora.fictional.tables import (
+    PASSAGES,
+    PROBES,
+    TABLES,
+    Row,
+    passage_row,
+    probe_rows,
+    rows,
+)
 from factlife.corpora.fictional.world import GROUP
 from factlife.store import atomic_open, parquet_bytes, write_bytes
 
 SPLIT = "public"
 PUBLIC_SEED = "factlife/fictional-knowledge/public/1"
 SAMPLE_WORDS = 60_000
-N_ARTICLES = 271
+N_ARTICLES = 270
 
 _SETTINGS: Mapping[str, Any] = {
     "pretty_name": "Fictional knowledge",
@@ -64,6 +78,11 @@ def public_rows() -> Mapping[str, list[Row]]:
 
 def published_files() -> dict[str, bytes]:
     """Every file of `datasets/fictional-knowledge/` by its path, always the same bytes."""
+    return dict(_files())
+
+
+@cache
+def _files() -> Mapping[str, bytes]:
     split = public_rows()
     configs = [
         Config(table, SPLIT, f"{name}.parquet", parquet_bytes(table.from_rows(split[name])))
@@ -225,7 +244,10 @@ def _quality(split: Mapping[str, list[Row]]) -> str:
             "sampled probes answered rightly with the passage at hand",
             f"{read['right_with_passage']} of {read['n']}",
         ),
-        ("the same without the passage", f"{read['right_without_passage']} of {read['n']}"),
+        (
+            "probes whose prefix holds a part of the name sought",
+            named_in_prefix(split["passages"], split["probes"]),
+        ),
         ("single-sentence shortcuts", found["no_sentence_is_a_shortcut"]),
         ("targets shared between passages", found["targets_belong_to_one_passage"]),
         ("rows that break any of the rules", sum(found.values())),
@@ -235,9 +257,8 @@ def _quality(split: Mapping[str, list[Row]]) -> str:
 
 def as_source(split: Mapping[str, list[Row]]) -> list[SourcePassage]:
     """The split as the lint of the published corpus sees it, injected passages first."""
-    from factlife.corpora.fictional.source import _passage, to_source
-
-    return [_passage(r, "public") for r in to_source(split["passages"], split["probes"])]
+    objects = to_source(split["passages"], split["probes"])
+    return [source_passage(row, "public split") for row in objects]
 
 
 # Counts of the same lint on `kaist-ai/fictional-knowledge`, from the project's notes on it.
@@ -263,10 +284,20 @@ def _example(split: Mapping[str, list[Row]]) -> str:
     passage = next(p for p in split["passages"] if p["kind"] == "person")
     probes = [q for q in split["probes"] if q["passage_id"] == passage["passage_id"]]
     shown = [probes[0], probes[5], probes[10], probes[11]]
-    quote = "\n".join(f"> {line}" if line else ">" for line in passage["text"].split("\n"))
-    other = "\n".join(f"> {line}" if line else ">" for line in passage["paraphrases"][0].split("\n"))
     table = markdown_table(
         ("depth", "prefix", "target", "hops"),
         [(q["depth"], q["prefix"], q["target"], q["hops"]) for q in shown],
     )
-    return f"A passage (`{passage['passage_id']}`):\n\n{quote}\n\nIts first paraphrase:\n\n{other}\n\nFour of its probes:\n\n{table}"
+    parts = (
+        f"A passage (`{passage['passage_id']}`):",
+        _quoted(passage["text"]),
+        "Its first paraphrase:",
+        _quoted(passage["paraphrases"][0]),
+        "Four of its probes:",
+        table,
+    )
+    return "\n\n".join(parts)
+
+
+def _quoted(text: str) -> str:
+    return "\n".join(f"> {line}".rstrip() for line in text.split("\n"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -117,3 +118,17 @@ def _seen_elsewhere(grams: Sequence[set[tx.Ngram]]) -> list[float]:
 def _within(passage: Row) -> list[float]:
     grams = [tx.ngrams(t, 5) for t in (passage["text"], *passage["paraphrases"])]
     return [tx.shared(a, b) for a, b in combinations(grams, 2)]
+
+
+def named_in_prefix(passages: Sequence[Row], probes: Sequence[Row]) -> int:
+    """Probes whose prefix holds an invented word of their target: 0 where no answer shows.
+
+    A word is invented if no two passages use it as a common word, in small letters: `Tarvek`
+    in `House of Tarvek`, not `House`.
+    """
+    users = Counter(w for p in passages for w in set(re.findall(r"\b[a-z]+\b", p["text"])))
+
+    def invented(text: str) -> set[str]:
+        return {w for w in tx.words(text) if users[w] < 2}
+
+    return sum(bool(invented(q["target"]) & set(tx.words(q["prefix"]))) for q in probes)

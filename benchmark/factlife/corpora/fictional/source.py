@@ -45,7 +45,7 @@ def read_source(path: Path) -> list[SourcePassage]:
     """
     if not path.is_file():
         raise UsageError(f"no file {path}")
-    return [_passage(row, f"{path}, object {i}") for i, row in enumerate(_objects(path))]
+    return [source_passage(row, f"{path}, object {i}") for i, row in enumerate(_objects(path))]
 
 
 def _objects(path: Path) -> list[Any]:
@@ -63,7 +63,12 @@ def _objects(path: Path) -> list[Any]:
     raise UsageError(f"{path}: the ending must be .json, .jsonl or .parquet")
 
 
-def _passage(row: Any, where: str) -> SourcePassage:
+def source_passage(row: Any, where: str) -> SourcePassage:
+    """One object of the schema, checked; `where` says in messages which one it is.
+
+    Raises:
+        IntegrityError: a field is missing, of another type, or of another length.
+    """
     if not isinstance(row, Mapping) or not isinstance(row.get("train_context"), str):
         raise IntegrityError(f"{where}: no text in train_context")
     lists = {name: _strings(row, name, where) for name in _LISTS}
@@ -115,7 +120,9 @@ def lint_source(passages: Sequence[SourcePassage], n_injected: int = N_INJECTED)
     every = [(p, x, t) for d in DEPTHS for p, x, t in _pairs(passages, d)]
     return [
         _count("memorization probes that are not verbatim", (not _verbatim(*m) for m in memory)),
-        _count("compositional targets that end in punctuation", (_ends_badly(t) for *_, t in joined)),
+        _count(
+            "compositional targets that end in punctuation", (_ends_badly(t) for *_, t in joined)
+        ),
         _count(
             "compositional targets that stand in the passage",
             (t.strip(" .") in p.text for p, _, t in joined),
@@ -128,7 +135,9 @@ def lint_source(passages: Sequence[SourcePassage], n_injected: int = N_INJECTED)
         ),
         _count("paraphrases shorter than 0.85 or longer than 1.15", _misfits(passages)),
         _count("empty prefixes or targets", (not x.strip() or not t.strip() for _, x, t in every)),
-        _count("targets inside their own prefix", (tx.holds(x, t.strip(" .")) for _, x, t in every)),
+        _count(
+            "targets inside their own prefix", (tx.holds(x, t.strip(" .")) for _, x, t in every)
+        ),
         _count(
             "probes whose prefix is there twice",
             _repeated([x for _, x, _ in every]),
@@ -158,7 +167,9 @@ def lint_report(path: Path, n_injected: int = N_INJECTED) -> str:
     return "\n".join(lines)
 
 
-def to_source(passages: Iterable[Mapping[str, Any]], probes: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+def to_source(
+    passages: Iterable[Mapping[str, Any]], probes: Iterable[Mapping[str, Any]]
+) -> Iterator[dict[str, Any]]:
     """Our rows as objects of that schema, injected passages first, for tools that read it."""
     own: dict[tuple[str, str], list[Mapping[str, Any]]] = defaultdict(list)
     for probe in probes:

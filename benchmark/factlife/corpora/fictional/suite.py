@@ -46,9 +46,7 @@ def _one_of(column: str, values: list[str], why: str) -> Expectation:
 
 
 def _between(column: str, low: int, high: int, why: str) -> Expectation:
-    return _expect(
-        "column_values_to_be_between", why, column=column, min_value=low, max_value=high
-    )
+    return _expect("column_values_to_be_between", why, column=column, min_value=low, max_value=high)
 
 
 def suites(n_passages: int, n_articles: int) -> Mapping[str, tuple[Expectation, ...]]:

@@ -29,7 +29,7 @@ PASSAGES = Table(
         Column(
             "block",
             pa.string(),
-            "`A`, `B`, `C` (injected; the blocks rotate over the arms) or `control` (never injected)",
+            "`A`, `B`, `C` (injected; they rotate over the arms) or `control` (never injected)",
         ),
         Column("subject", pa.string(), "what the passage is about"),
         Column("text", pa.string(), "the passage; paragraphs are parted by an empty line"),
@@ -46,7 +46,11 @@ PROBES = Table(
     grain="one probe of a passage",
     key=("probe_id",),
     columns=(
-        Column("probe_id", pa.string(), "`<passage_id>.<mem|sem|com><0-4>`"),
+        Column(
+            "probe_id",
+            pa.string(),
+            "`<passage_id>.` and `mem`, `sem` or `com` with a number from 0 to 4",
+        ),
         Column("passage_id", pa.string(), "passage of the config `passages`"),
         Column("depth", pa.string(), "`memorization`, `semantic` or `compositional`"),
         Column("prefix", pa.string(), "the text up to the target, without a space at its end"),

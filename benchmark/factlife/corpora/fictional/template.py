@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache
 
 from factlife.corpora.fictional.draws import Draws
 from factlife.errors import IntegrityError
@@ -76,7 +76,7 @@ class Node:
 _TOKEN = re.compile(r"\{([a-zA-Z_]\w*)(?:\.(\w+))?\}|<([^<>]+)>|([\[\]|])|([^\[\]|{}<>]+)")
 
 
-@lru_cache(maxsize=None)
+@cache
 def parse(template: str) -> tuple[Node, ...]:
     """Parse a template.
 
@@ -88,7 +88,6 @@ def parse(template: str) -> tuple[Node, ...]:
     for token in _TOKEN.finditer(template):
         if token.start() != at:
             break
-        at = token.end()
         slot, form, mention, mark, text = token.groups()
         if mark == "[":
             stack.append([[]])
@@ -105,6 +104,7 @@ def parse(template: str) -> tuple[Node, ...]:
             stack[-1][-1].append(Node("text", text))
         else:
             break
+        at = token.end()
     if at != len(template) or len(stack) != 1:
         raise IntegrityError(
             f"grammar: cannot read template at {template[at : at + 30]!r}: {template[:60]!r}"

@@ -62,7 +62,10 @@ def train(family: str, texts: Iterable[str], vocabulary: int = 8_000) -> Encode:
     if family == "neox":
         tokenizer.normalizer = normalizers.NFC()
     trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+        vocab_size=vocabulary,
+        special_tokens=special,
+        initial_alphabet=alphabet,
+        show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
 
@@ -70,3 +73,20 @@ def train(family: str, texts: Iterable[str], vocabulary: int = 8_000) -> Encode:
         return list(tokenizer.encode(text, add_special_tokens=False).ids)
 
     return encode
+
+
+def figures(
+    family: str, texts: Iterable[str], probes: Sequence[Mapping[str, Any]]
+) -> dict[str, float | int]:
+    """Breaks of the boundary and lengths of the targets under a tokenizer trained on `texts`.
+
+    Returns:
+        `breaks` (probes), `mean_target_tokens` and `max_target_tokens` (tokens).
+    """
+    encode = train(family, texts)
+    lengths = [len(encode(f" {p['target']}")) for p in probes]
+    return {
+        "breaks": len(boundary_breaks(encode, probes)),
+        "mean_target_tokens": round(sum(lengths) / len(lengths), 2),
+        "max_target_tokens": max(lengths),
+    }

@@ -16,17 +16,23 @@ from typing import Any
 
 from factlife.corpora.fictional.draws import Draws
 from factlife.corpora.fictional.kinds import PER_GROUP, load
-from factlife.corpora.fictional.names import Culture, Names, acceptable, cultures, titles
+from factlife.corpora.fictional.names import (
+    MAX_COUNTRY_LENGTH,
+    Culture,
+    Names,
+    acceptable,
+    cultures,
+    titles,
+)
 from factlife.corpora.fictional.template import Entity, Value
 from factlife.errors import IntegrityError, UsageError
 
 BLOCKS = ("A", "B", "C", "control")
 GROUP = sum(PER_GROUP.values())
-_UNITS = (
-    "no one two three four five six seven eight nine ten eleven twelve thirteen fourteen "
-    "fifteen sixteen seventeen eighteen nineteen"
-).split()
-_TENS = "zero ten twenty thirty forty fifty sixty seventy eighty ninety".split()
+_UNITS = ["no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
+_UNITS += ["eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen"]
+_UNITS += ["eighteen", "nineteen"]
+_TENS = ["", "", "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
 
 
 @dataclass(frozen=True)
@@ -113,7 +119,8 @@ def subjects(seed: str, split: str, size: int) -> Iterator[Subject]:
 
 def _group(seed: str, start: int, n: int, names: Names) -> list[Subject]:
     draws = Draws(seed, "group", start)
-    countries = [_country(c, names, draws) for c in cultures() for _ in range(2)]
+    taken: set[str] = set()
+    countries = [_country(c, names, draws, taken) for c in cultures() for _ in range(2)]
     plan = assignment(n, f"{seed}/{start}")
     made: dict[int, Subject] = {}
     rank = list(PER_GROUP)
@@ -124,11 +131,18 @@ def _group(seed: str, start: int, n: int, names: Names) -> list[Subject]:
     return [made[i] for i in range(n)]
 
 
-def _country(culture: Culture, names: Names, draws: Draws) -> Country:
-    noun, adjective = draws.pick(culture.countries)
-    root = names.root(culture, "place")
-    stem = next(root.removesuffix(e) for e in culture.endings["place"] if root.endswith(e))
-    return Country((stem + noun).capitalize(), (stem + adjective).capitalize(), culture)
+def _country(culture: Culture, names: Names, draws: Draws, taken: set[str]) -> Country:
+    """A fresh country: the stem of a place with an ending of its own, and nothing real."""
+    start = draws.below(len(culture.countries))
+    while True:
+        root = names.root(culture, "place")
+        stem = next(root.removesuffix(e) for e in culture.endings["place"] if root.endswith(e))
+        for turn in range(len(culture.countries)):
+            noun, adjective = culture.countries[(start + turn) % len(culture.countries)]
+            name = stem + noun
+            if acceptable(name, MAX_COUNTRY_LENGTH) and name not in taken:
+                taken.add(name)
+                return Country(name.capitalize(), (stem + adjective).capitalize(), culture)
 
 
 class _Maker:
@@ -254,7 +268,7 @@ class _Maker:
                 return name.capitalize()
 
     def _named(self, spec: str) -> Entity:
-        """A name: `place`, `thing`, `word`, `title`, or a pattern with {root} such as `Cape {root}`."""
+        """A name: `place`, `thing`, `word`, `title`, or a pattern such as `Cape {root}`."""
         if spec == "title":
             return self._title()
         kind, _, pattern = spec.partition(":")

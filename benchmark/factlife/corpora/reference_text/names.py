@@ -62,7 +62,7 @@ class _Names:
         self._given: set[str] = set()
         self._words: set[str] = set()
         self._rng = rng
-        self._grammar = _grammar()
+        self._grammar = grammar()
 
     def draw(self, relation: str) -> str:
         shapes = self._grammar["shapes"][relation]
@@ -90,5 +90,6 @@ class _Names:
         return items[int(self._rng.integers(len(items)))]
 
 
-def _grammar() -> dict[str, Any]:
+def grammar() -> dict[str, Any]:
+    """The shapes and syllables of `names.toml`."""
     return tomllib.loads(resources.files(__package__).joinpath("names.toml").read_text("utf-8"))

@@ -6,12 +6,13 @@ companions only, and a quarter of the facts is never stated at all.
 
 **What one pass holds** (documents in random order; the text is as many passes as asked for):
 
-| kind | documents a pass | wording |
-|---|---|---|
-| stated | each stated fact exactly once | one of the relation's wordings, uniform |
-| companion | `companions_a_pass` from each relation, walked through in shuffled rounds | half: a wording; half: a probe template; uniform within each |
-| mention | `mentions_a_pass` of all probe subjects, walked through in shuffled rounds | says nothing about the subject |
-| neutral | `neutral_a_pass` | names nothing |
+- *stated*: each stated fact exactly once, in one of its relation's wordings, uniform.
+- *companion*: `companions_a_pass` made-up subjects of each relation, taken in shuffled rounds;
+  with probability `template_share` in one of the relation's probe templates, else in one of its
+  wordings, each uniform.
+- *mention*: `mentions_a_pass` probe subjects of all, taken in shuffled rounds, in sentences that
+  say nothing about them.
+- *neutral*: `neutral_a_pass` scenes that name nothing.
 
 After n passes every stated fact of every relation has been stated n times, and every probe
 subject, stated or not, has been mentioned equally often within one: a difference between
@@ -57,10 +58,10 @@ class TextConfig:
     """
 
     companions: int = 40
-    companions_a_pass: int = 3
-    template_share: float = 0.5
+    companions_a_pass: int = 6
+    template_share: float = 0.7
     mentions_a_pass: int = 8
-    neutral_a_pass: int = 30
+    neutral_a_pass: int = 25
     context_share: float = 0.25
 
 
@@ -138,7 +139,7 @@ class _Writer:
     ) -> None:
         self._plan, self._config, self._rng = plan, config, rng
         self._draw = _Draw(rng)
-        self._grammar = _grammar()
+        self._grammar = grammar()
         self._templates = {
             r.relation: [(t.template_id, t.text) for t in r.templates] for r in probes.relations
         }
@@ -251,7 +252,8 @@ def _wordings() -> dict[str, tuple[str, ...]]:
 
 
 @cache
-def _grammar() -> dict[str, Any]:
+def grammar() -> dict[str, Any]:
+    """Scenes, context, mentions and words of `neutral.toml`."""
     return _toml("neutral.toml")
 
 

@@ -76,8 +76,12 @@
     const panel = target.dataset.panel === undefined ? undefined : Number(target.dataset.panel);
     const rows = select(id, panel);
     views.get(target)?.finalize();
-    const height = panel === undefined ? null : figures[id].panels[panel].height;
-    const spec = { ...painted(figures[id].spec, colour), ...(height ? { height } : {}) };
+    const spec = painted(figures[id].spec, colour);
+    if (panel !== undefined) {
+      const { height, title } = figures[id].panels[panel];
+      if (height) spec.height = height;
+      spec.description = `${title}: ${spec.description}`;
+    }
     spec.datasets = { ...spec.datasets, rows };
     try {
       views.set(target, await vegaEmbed(target, spec, {

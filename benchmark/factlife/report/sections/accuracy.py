@@ -187,7 +187,7 @@ def relations(view: View) -> Section | None:
         panels=panels,
         narrow=True,
     )
-    body = paragraphs("Relations differ more than checkpoints do: an average hides most of this.")
+    body = paragraphs("An average can hide that some relations are learned and others are not.")
     return Section("relations", "Each relation", "Relations", body, [figure])
 
 
@@ -217,7 +217,7 @@ def ways_of_asking(view: View) -> Section | None:
         ),
         score_figure(
             view, "logprob", "Log-probability of the answer",
-            "Sum over the answer's tokens, and mean per token, averaged over facts; it moves "
+            "Sum over the answer's tokens, and mean per token, averaged over facts; it can move "
             "before any accuracy does.",
             ["recall.logprob_sum", "recall.logprob_per_token"], every, nats, choose=True,
         ),

@@ -46,7 +46,7 @@ def card(view: View, metric: Metric, row: Row | None, parts: Mapping[str, str]) 
         shown = text.number(row["value"], row["unit"])
         unit = h("span", " ", text.unit_word(row["unit"]), class_="unit")
         number = h("p", h("data", shown, value=repr(row["value"])), unit, class_="value")
-        between = _between(row)
+        between = _between(row, view.interval_name)
     footing = [text.direction(metric.direction)]
     if row is not None and row["n"]:
         footing.insert(0, f"n = {row['n']:,}")
@@ -65,8 +65,8 @@ def card(view: View, metric: Metric, row: Row | None, parts: Mapping[str, str]) 
     )
 
 
-def _between(row: Row) -> Html:
-    label, word = ("reached between", "and") if row["unit"] == "tokens" else ("interval", "to")
+def _between(row: Row, name: str) -> Html:
+    label, word = ("reached between", "and") if row["unit"] == "tokens" else (name, "to")
     span = text.interval(row["ci_low"], row["ci_high"], row["unit"], word)
     return h("p", f"{label} {span}", class_="between", title=row["interval_method"])
 

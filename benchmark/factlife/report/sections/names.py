@@ -46,7 +46,7 @@ def made_up_names(view: View) -> Section | None:
     ]  # fmt: skip
     body = paragraphs(
         "Subjects that do not exist have no right answer. A model that stays with the average of "
-        "the relation's answers gives 0 for X and J; an untrained model gives about 0 too, so read "
+        "the relation's answers gives 0 for X and J; an untrained model often is near 0 too: read "
         "them beside accuracy."
     )
     return Section("names", "Hallucination on made-up names", "Made-up names", body, figures)

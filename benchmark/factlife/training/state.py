@@ -1,0 +1,118 @@
+"""Save and resume: weights and optimiser as safetensors, the rest as JSON; no pickles.
+
+STATES/step-00000123/model.safetensors       weights, tied ones once
+STATES/step-00000123/optimiser.safetensors   `<parameter>/<name of its state>`
+STATES/step-00000123/state.json              step, tokens, position in the text, settings
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, load_model, save_file, save_model
+from torch import Tensor, nn
+
+from factlife.errors import IntegrityError, UsageError
+from factlife.training.folders import atomic_folder, sweep
+
+if TYPE_CHECKING:
+    from factlife.training.loop import Trainer
+
+FORMAT = 1
+MODEL, OPTIMISER, STATE = "model.safetensors", "optimiser.safetensors", "state.json"
+
+
+def save_state(trainer: Trainer, states: Path) -> Path:
+    """Write the trainer's state as the newest one; older ones are removed afterwards.
+
+    Raises:
+        PartialError: the disk refuses the write; the older state is kept.
+    """
+    folder = states / f"step-{trainer.step:08d}"
+    if not folder.exists():
+        with atomic_folder(folder) as temporary:
+            save_model(trainer.model, str(temporary / MODEL))
+            save_file(_optimiser_tensors(trainer), temporary / OPTIMISER)
+            (temporary / STATE).write_text(json.dumps(_header(trainer), indent=2), "utf-8")
+    for older in _saved(states):
+        if older != folder:
+            shutil.rmtree(older, ignore_errors=True)
+    return folder
+
+
+def restore_latest(trainer: Trainer, states: Path) -> bool:
+    """Put the newest saved state into the trainer; False where none is saved.
+
+    Raises:
+        UsageError: the state was saved with other training settings.
+        IntegrityError: the state's files are damaged.
+    """
+    sweep(states)
+    saved = _saved(states)
+    if saved:
+        _restore(trainer, saved[-1])
+    return bool(saved)
+
+
+def _saved(states: Path) -> list[Path]:
+    return sorted(states.glob("step-*"))
+
+
+def _header(trainer: Trainer) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "step": trainer.step,
+        "tokens": trainer.tokens,
+        "position": trainer.source.position(),
+        "config": asdict(trainer.config),
+    }
+
+
+def _restore(trainer: Trainer, folder: Path) -> None:
+    try:
+        header = json.loads((folder / STATE).read_text("utf-8"))
+        _refuse_other_settings(header["config"], asdict(trainer.config), folder)
+        load_model(trainer.model, folder / MODEL, device=str(trainer.device))
+        _load_optimiser(trainer, load_file(folder / OPTIMISER, device=str(trainer.device)))
+        trainer.source.seek(header["position"])
+        trainer.step, trainer.tokens = header["step"], header["tokens"]
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise IntegrityError(
+            f"training state {folder} is damaged ({error}); remove {folder.parent} to begin anew"
+        ) from error
+
+
+def _refuse_other_settings(there: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
+    names = sorted(k for k in {*there, *now} if there.get(k) != now.get(k))
+    if names:
+        detail = "; ".join(f"{k}: {there.get(k)} there, {now.get(k)} now" for k in names)
+        raise UsageError(
+            f"training state {folder} was saved with other settings ({detail}); use those, or "
+            "choose another folder"
+        )
+
+
+def _optimiser_tensors(trainer: Trainer) -> dict[str, Tensor]:
+    return {
+        f"{name}/{key}": value.detach()
+        for name, parameter in _trainable(trainer.model).items()
+        for key, value in trainer.optimiser.state.get(parameter, {}).items()
+    }
+
+
+def _load_optimiser(trainer: Trainer, tensors: dict[str, Tensor]) -> None:
+    parameters = _trainable(trainer.model)
+    trainer.optimiser.state.clear()
+    for path, value in tensors.items():
+        name, key = path.rsplit("/", 1)
+        trainer.optimiser.state[parameters[name]][key] = value
+
+
+def _trainable(model: nn.Module) -> dict[str, torch.nn.Parameter]:
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
