@@ -125,6 +125,9 @@ def download(repo: str, sha: str, file: RemoteFile) -> Path:
         PartialError: the Hub does not answer, or the disk is full.
     """
     where = f"{repo}@{sha[:12]}/{file.path}"
+    pointer = snapshot(repo, sha) / file.path
+    if _linked(pointer, storage(repo) / "blobs" / file.identity.removeprefix("git:"), file.size):
+        return pointer
     path = Path(ask(lambda: hf_hub_download(repo, file.path, revision=sha), where))
     if (found := path.stat().st_size) != file.size:
         remove(path)
@@ -133,6 +136,23 @@ def download(repo: str, sha: str, file: RemoteFile) -> Path:
             "again; if it stays so, report it to the repo's owner"
         )
     return path
+
+
+def _linked(pointer: Path, blob: Path, size: int) -> bool:
+    """Link contents that another snapshot has brought already; most configs and tokenizers are.
+
+    The cache names a blob by its hash, which the listing states: no request is needed.
+    """
+    if pointer.exists():
+        return pointer.stat().st_size == size
+    if not blob.is_file() or blob.stat().st_size != size:
+        return False
+    try:
+        pointer.parent.mkdir(parents=True, exist_ok=True)
+        pointer.symlink_to(os.path.relpath(blob, pointer.parent))
+    except OSError:  # a file system without links
+        return False
+    return True
 
 
 def remove(pointer: Path) -> None:
