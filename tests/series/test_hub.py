@@ -568,9 +568,7 @@ def test_a_kill_in_mid_download_leaves_nothing_behind_after_the_next_run(
 # ---- rights and tokens -----------------------------------------------------------------------
 
 
-def test_a_repo_without_any_weights_is_one_clear_line(
-    hub: LoopbackHub, measure: Any
-) -> None:
+def test_a_repo_without_any_weights_is_one_clear_line(hub: LoopbackHub, measure: Any) -> None:
     hub.repo("org/empty").commit("main", {"README.md": b"soon"})
     done = measure("org/empty")
     assert done.code == 4, done.stderr

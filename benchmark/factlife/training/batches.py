@@ -74,13 +74,12 @@ class RowSource:
         epoch, index = divmod(self._batch, len(self._rows) // self._batch_rows)
         span = slice(index * self._batch_rows, (index + 1) * self._batch_rows)
         self._batch += 1
-        if self._seed is None:
-            return Batch(self._rows[span])
-        return Batch(self._rows[self._order(epoch)[span]])
+        rows = self._rows[span if self._seed is None else self._order(self._seed, epoch)[span]]
+        labels = None if self._pad is None else rows.masked_fill(rows == self._pad, NO_LOSS)
+        return Batch(rows, labels)
 
-    def _order(self, epoch: int) -> Int64[Tensor, " n"]:
-        assert self._seed is not None
-        generator = torch.Generator().manual_seed(self._seed * 1_000_003 + epoch)
+    def _order(self, seed: int, epoch: int) -> Int64[Tensor, " n"]:
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
         return torch.randperm(len(self._rows), generator=generator)
 
     def position(self) -> dict[str, int]:

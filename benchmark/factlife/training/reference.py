@@ -173,7 +173,8 @@ class ReferenceRows:
 def reference_rows(settings: ReferenceSettings) -> ReferenceRows:
     """Write the text, train the tokenizer on its start, and cut it into as many rows as needed.
 
-    The number of passes is the smallest that feeds every step, so that no row is read twice.
+    The number of passes is the smallest whose tokens, padding not counted, feed every step: no row
+    is read twice, and the rows left over at the end are the padding's share.
     """
     probes = load_fact_probes()
     rng = np.random.default_rng(settings.seed)
