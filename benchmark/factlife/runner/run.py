@@ -465,15 +465,10 @@ def _kept_warning(store: RunStore, chosen: Sequence[Revision]) -> list[str]:
 
 
 def _update_row(store: RunStore, c: Checked, series: Series) -> None:
-<<<<<<< HEAD
-    """What the series says of a finished checkpoint (its tokens, say) may have been mended since.
+    """Bring up to date what the series says of a finished checkpoint: its tokens, its place.
 
     What only its files told, which a remote one has no longer here, is kept.
     """
-=======
-    """Bring up to date what the series says of a finished checkpoint: its tokens, its place."""
-    assert c.weights is not None
->>>>>>> main
     partition = c.revision.partition
     (old,) = store.read_part("checkpoints", partition).to_pylist()
     kept = ["architecture", "n_parameters", "dtype", "attention"]
