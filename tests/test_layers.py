@@ -36,7 +36,9 @@ NO_TORCH = [
     "factlife.stats", "factlife.recall.metrics", "factlife.scores", "factlife.report",
     "factlife.hub", "factlife.runner.score", "factlife.runner.validate", "factlife.cli",
     "factlife.corpora.fact_probes", "factlife.scoring.matching", "factlife.series.names",
-    "factlife.series.local", "factlife.series.integrity",
+    "factlife.series.local", "factlife.series.integrity", "factlife.series.discover",
+    "factlife.series.check", "factlife.series.fetch", "factlife.series.hub",
+    "factlife.series.registry", "factlife.series.select", "factlife.series.survey",
 ]  # fmt: skip
 
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from factlife.config import Profile
     from factlife.runner.demo import Demo
     from factlife.runner.plan import Plan
+    from factlife.series.check import Report
 
 F = TypeVar("F", bound=Callable[..., None])
 
@@ -45,7 +46,9 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 datasets_app = typer.Typer(no_args_is_help=True, help="Build and validate the data sets.")
+series_app = typer.Typer(no_args_is_help=True, help="Look at a checkpoint series.")
 leaderboard_app = typer.Typer(no_args_is_help=True, help="Build the leaderboard.")
+app.add_typer(series_app, name="series")
 app.add_typer(datasets_app, name="datasets")
 app.add_typer(leaderboard_app, name="leaderboard")
 
@@ -81,7 +84,6 @@ def models(module: str) -> Any:
     """Import a module that needs torch and transformers, or say how to install them."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
         imported = importlib.import_module(module)
@@ -96,6 +98,15 @@ def models(module: str) -> Any:
     transformers_logging.disable_progress_bar()
     signal.signal(signal.SIGTERM, _interrupt)
     return imported
+
+
+def find_series(source: str, offline: bool) -> Any:
+    """Find a series in any form, quietly; nothing is asked of the network with `offline`."""
+    if offline:
+        os.environ["HF_HUB_OFFLINE"] = "1"
+    from factlife.series.discover import find_series as find
+
+    return find(source)
 
 
 def _interrupt(_signal: int, _frame: Any) -> None:
@@ -118,6 +129,8 @@ def options(
 ) -> None:
     """Measure the life of a fact inside a language model."""
     del version  # its callback has already spoken
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # read when it is imported
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     if debug:
         os.environ[DEBUG] = "1"
 
@@ -125,7 +138,11 @@ def options(
 # ---- shared arguments ------------------------------------------------------------------------
 
 SeriesArgument = Annotated[
-    str, typer.Argument(metavar="SERIES", help="Folder of checkpoints, or a series .toml file.")
+    str,
+    typer.Argument(
+        metavar="SERIES",
+        help="Hub repo ORG/NAME, folder of checkpoints, or a series .toml file.",
+    ),
 ]
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")]
 ProfileOption = Annotated[str, typer.Option(help="Shipped profile, or a path ending in .toml.")]
@@ -149,6 +166,13 @@ TrustOption = Annotated[
 ]
 PickleOption = Annotated[
     bool, typer.Option("--allow-pickle-weights", help="Read pickled weights, which can run code.")
+]
+OfflineOption = Annotated[bool, typer.Option("--offline", help="Use only what is on this machine.")]
+StrictOption = Annotated[
+    bool, typer.Option("--strict", help="Exit 4 where a revision cannot be trusted.")
+]
+KeepOption = Annotated[
+    bool, typer.Option("--keep-cache", help="Keep downloaded weights after their use.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 RootOption = Annotated[
@@ -225,17 +249,20 @@ def run_command(
     exclude: ExcludeOption = None,
     trust_remote_code: TrustOption = False,
     allow_pickle_weights: PickleOption = False,
+    strict: StrictOption = False,
+    keep_cache: KeepOption = False,
+    offline: OfflineOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Measure a checkpoint series; the same command goes on after a stop."""
     runner = models("factlife.runner.run")
     from factlife.runner.score import score_and_report
-    from factlife.series.local import open_series
 
     resolved = _profile(profile, tracks, device, batch_tokens)
-    opened = open_series(series)
+    opened = find_series(series, offline)
+    left_out = tuple(exclude or ())
     settings = runner.Options(
-        trust_remote_code, allow_pickle_weights, tuple(exclude or ()), _command()
+        trust_remote_code, allow_pickle_weights, left_out, _command(), strict, keep_cache
     )
     root = out or runner.default_out(opened, resolved)
     with Drawn() as progress:
@@ -265,15 +292,15 @@ def plan_command(
     exclude: ExcludeOption = None,
     trust_remote_code: TrustOption = False,
     allow_pickle_weights: PickleOption = False,
+    offline: OfflineOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Say what a run would measure and about how long it takes; reads no weights."""
+    """Say what a run would measure, download and take; reads no weights."""
     planner = models("factlife.runner.plan")
     from factlife.runner.run import Options, default_out
-    from factlife.series.local import open_series
 
     resolved = _profile(profile, tracks, device, None)
-    opened = open_series(series)
+    opened = find_series(series, offline)
     settings = Options(trust_remote_code, allow_pickle_weights, tuple(exclude or ()))
     made = planner.plan(opened, resolved, out or default_out(opened, resolved), settings)
     if as_json:
@@ -320,6 +347,56 @@ def validate_command(
         _print_json({"valid": True, "path": str(path), "protocol": result["protocol"]["hash"]})
     else:
         print(f"{path}: valid")
+
+
+@series_app.command("list")
+@guarded
+def series_list(
+    series: SeriesArgument, offline: OfflineOption = False, as_json: JsonOption = False
+) -> None:
+    """List the revisions of a series in order, with tokens and commits; reads names only."""
+    opened = find_series(series, offline)
+    from factlife.series.check import Report, describe
+
+    rows = tuple(describe(r) for r in opened.revisions)
+    report = Report(opened.name, opened.source, False, opened.warnings, rows)
+    if as_json:
+        _print_json(asdict(report))
+    else:
+        _show_series(report, checked=False)
+
+
+@series_app.command("check")
+@guarded
+def series_check(
+    series: SeriesArgument,
+    tensors: Annotated[
+        bool, typer.Option("--tensors", help="Download every checkpoint in turn and read it.")
+    ] = False,
+    strict: StrictOption = False,
+    allow_pickle_weights: PickleOption = False,
+    offline: OfflineOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Check the weights of every revision; from a Hub repo's listings nothing is downloaded."""
+    opened = find_series(series, offline)
+    from factlife.errors import IntegrityError
+    from factlife.series.check import check_series
+
+    with Drawn() as progress:
+        progress.start("checking", len(opened.revisions), "revisions")
+        report = check_series(
+            opened, tensors=tensors, allow_pickle=allow_pickle_weights, on_done=progress.advance
+        )
+        progress.finish()
+    if as_json:
+        _print_json({**asdict(report), "problems": report.problems})
+    else:
+        _show_series(report, checked=True)
+    if strict and report.problems:
+        raise IntegrityError(
+            f"{report.series}: {len(report.problems)} problems, first {report.problems[0]}"
+        )
 
 
 @datasets_app.command("build")
@@ -539,24 +616,62 @@ def _short(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3f}"
 
 
+def _show_series(report: Report, *, checked: bool) -> None:
+    title = f"{report.series}: {len(report.revisions)} revisions"
+    table = Table(title=title, title_justify="left")
+    for heading in ("revision", "stage", "step", "tokens", "from", "commit"):
+        table.add_column(heading, justify="right" if heading in ("step", "tokens") else "left")
+    if checked:
+        table.add_column("MB", justify="right")
+        table.add_column("sha256")
+    table.add_column("findings" if checked else "notes", overflow="fold")
+    for v in report.revisions:
+        cells = [v.revision, v.stage, "" if v.step is None else f"{v.step:,}", _count(v.tokens)]
+        cells += [v.tokens_source, (v.commit_sha or "")[:10]]
+        if checked:
+            cells += ["?" if v.bytes is None else f"{v.bytes / 1e6:,.1f}"]
+            cells += [(v.weights_sha256 or ("",))[0][:10]]
+        table.add_row(*cells, "; ".join((*v.problems, *v.notes)) or ("ok" if checked else ""))
+    out = _wide()
+    out.print(table)
+    for warning in report.warnings:
+        out.print(f"warning: {warning}", soft_wrap=True)
+    if checked:
+        read = "files and tensors read" if report.tensors else "from the Hub's listings"
+        out.print(f"{len(report.problems)} problems; {read}")
+
+
+def _wide() -> Console:
+    """Standard output; wide where no terminal says how wide it is."""
+    width = None if sys.stdout.isatty() else 160
+    return Console(markup=False, highlight=False, width=width)
+
+
+def _count(tokens: int | None) -> str:
+    return "unknown" if tokens is None else f"{tokens:,}"
+
+
 def _show_plan(made: Plan) -> None:
     table = Table(
         title=f"{made.series}: {len(made.revisions)} of {made.available} revisions",
         title_justify="left",
     )
-    for heading in ("revision", "stage", "step", "tokens", "MB", "parameters", "finished"):
+    headings = ["revision", "stage", "step", "tokens", "MB", "parameters", "finished"]
+    remote = made.download > 0 or any(r.reason for r in made.revisions)
+    for heading in [*headings, *(["fetch MB", "left out because"] if remote else [])]:
         table.add_column(heading)
     for r in made.revisions:
         table.add_row(
             r.revision,
             r.stage,
             "" if r.step is None else f"{r.step:,}",
-            "unknown" if r.tokens is None else f"{r.tokens:,}",
+            _count(r.tokens),
             f"{r.bytes / 1e6:,.1f}",
             f"{r.parameters:,}",
             "yes" if r.finished else "no",
+            *([f"{r.download / 1e6:,.1f}", r.reason or ""] if remote else []),
         )
-    out = Console()
+    out = _wide()
     out.print(table)
     out.print(
         f"profile {made.profile}, protocol {made.protocol_hash[:12]}, run folder {made.out}\n"
@@ -565,6 +680,15 @@ def _show_plan(made: Plan) -> None:
         highlight=False,
         markup=False,
     )
+    if made.download:
+        out.print(
+            f"downloads {made.download / 1e6:,.1f} MB of weights while it measures, at most "
+            f"{made.disk / 1e6:,.1f} MB of them on the disk at once (three checkpoints)",
+            highlight=False,
+            markup=False,
+        )
+    for warning in made.warnings:
+        out.print(f"warning: {warning}", highlight=False, markup=False, soft_wrap=True)
 
 
 def main() -> None:

@@ -123,7 +123,7 @@ class TableDigest:
 class Integrity:
     """What was found wrong, and what was left out because of it."""
 
-    duplicates: list[str] = described("revisions with the weights of an earlier one")
+    duplicates: list[str] = described("revisions with the weights of another one")
     warnings: list[str] = described("everything a reader should know")
     exclusions: dict[str, int] = described("rows dropped, by table and reason")
 

@@ -177,7 +177,9 @@ CHECKPOINTS = Table(
         Column("dtype", pa.string(), "dtype the model was measured in", nullable=True),
         Column("attention", pa.string(), "attention implementation measured with", nullable=True),
         Column("flags", pa.list_(pa.string()), "what is unusual about this revision"),
-        Column("duplicate_of", pa.string(), "earlier revision with equal weights", nullable=True),
+        Column(
+            "duplicate_of", pa.string(), "revision with these weights that counts", nullable=True
+        ),
         _REASON,
     ),
 )

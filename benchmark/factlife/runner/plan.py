@@ -1,4 +1,8 @@
-"""What a run would do and cost, before it does anything. Reads configs and headers only."""
+"""What a run would do and cost, before it does anything.
+
+Of local checkpoints configs and headers are read. Of a Hub repo the listings are, and the config
+and tokenizer of one revision are downloaded, to count the prompts' tokens; never weights.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +16,11 @@ import torch
 
 from factlife.config import Profile
 from factlife.corpora.fact_probes import FactProbes, load_fact_probes
+from factlife.errors import UsageError
 from factlife.recall.measure import prepare
-from factlife.runner.run import Options, protocol_hash
+from factlife.runner.progress import Silent
+from factlife.runner.run import Checked, Options, check_revisions, protocol_hash
+from factlife.series.fetch import disk_needed, fetch_small, has_tokenizer
 from factlife.series.integrity import tensor_entries, weight_files
 from factlife.series.loading import check_config, load_tokenizer, pick_device
 from factlife.series.local import Revision, Series
@@ -27,6 +34,9 @@ class PlannedRevision:
 
     Attributes:
         bytes: size of its weight files.
+        parameters: of a remote revision, from its size and the dtype in the config.
+        download: bytes to fetch; 0 for what is here already.
+        reason: why it would not be measured, else None.
         finished: whether the run folder already holds its parts (weights not compared).
     """
 
@@ -37,6 +47,8 @@ class PlannedRevision:
     bytes: int
     parameters: int
     finished: bool
+    download: int = 0
+    reason: str | None = None
 
 
 @dataclass(frozen=True)
@@ -47,7 +59,10 @@ class Plan:
         prompts: sentences scored a checkpoint; `prompt_tokens` their tokens.
         seconds: rough estimate for what is not finished: 2 x parameters x tokens FLOPs a
             checkpoint at a quarter of the speed of a matrix product measured just now, plus
-            reading the weights twice at 1 GB/s.
+            reading the weights twice at 1 GB/s. Downloads, which run beside it, are not in it.
+        download: bytes to fetch in all.
+        disk: bytes that lie in the cache at once, at most.
+        warnings: what a reader should know about the series.
     """
 
     series: str
@@ -60,6 +75,9 @@ class Plan:
     prompts: int
     prompt_tokens: int
     seconds: float
+    download: int = 0
+    disk: int = 0
+    warnings: tuple[str, ...] = ()
 
 
 def plan(series: Series, profile: Profile, out: Path, options: Options) -> Plan:
@@ -73,10 +91,11 @@ def plan(series: Series, profile: Profile, out: Path, options: Options) -> Plan:
     probes = load_fact_probes()
     chosen = select(series.revisions, profile.selection)
     for r in chosen:
-        check_config(r.path, trust_remote_code=options.trust_remote_code)
-    revisions = tuple(_planned(r, out, options) for r in chosen if r.name not in options.exclude)
-    tokenizer = load_tokenizer(chosen[-1].path, trust_remote_code=options.trust_remote_code)
+        if not r.remote:
+            check_config(r.path, trust_remote_code=options.trust_remote_code)
+    revisions, tokenizer = _revisions(chosen, series, out, options)
     prompts, tokens = _prompts(tokenizer, probes, profile)
+    todo = [r.download for r in revisions if r.download]
     return Plan(
         series=series.name,
         profile=profile.name,
@@ -88,6 +107,50 @@ def plan(series: Series, profile: Profile, out: Path, options: Options) -> Plan:
         prompts=prompts,
         prompt_tokens=tokens,
         seconds=_seconds(revisions, tokens, device),
+        download=sum(todo),
+        disk=disk_needed(todo),
+        warnings=series.warnings,
+    )
+
+
+def _revisions(
+    chosen: list[Revision], series: Series, out: Path, options: Options
+) -> tuple[tuple[PlannedRevision, ...], Any]:
+    """The rows of the plan, and a tokenizer."""
+    trust = options.trust_remote_code
+    wanted = [r for r in chosen if r.name not in options.exclude]
+    if not any(r.remote for r in wanted):
+        rows = tuple(_planned(r, out, options) for r in wanted)
+        return rows, load_tokenizer(chosen[-1].path, trust_remote_code=trust)
+    checked = check_revisions(wanted, series, options, Silent(), local_weights=False)
+    named = [c.listed for c in checked if c.listed and has_tokenizer(c.listed)]
+    if not named:
+        raise UsageError(f"{series.name}: no chosen revision has a tokenizer; see `series check`")
+    fetch_small(named[-1], with_code=trust)
+    config = check_config(named[-1].revision.path, trust_remote_code=trust)
+    item = 2 if "16" in str(config.get("dtype") or config.get("torch_dtype") or "float32") else 4
+    rows = tuple(_planned_remote(c, out, item, options) for c in checked)
+    return rows, load_tokenizer(named[-1].revision.path, trust_remote_code=trust)
+
+
+def _planned_remote(c: Checked, out: Path, item: int, options: Options) -> PlannedRevision:
+    """A row for a remote revision; a local one beside it in a chain is planned as ever."""
+    r = c.revision
+    if c.listed is None:
+        return _planned(r, out, options)
+    finished = RunStore(out).find_part("checkpoints", r.partition, c.identity)
+    open_ = not c.reason and not finished
+    absent = [f.size for f in c.listed.weights if not (r.path / f.path).is_file()]
+    return PlannedRevision(
+        r.name,
+        r.stage,
+        r.step,
+        r.tokens,
+        c.listed.bytes,
+        c.listed.bytes // item,
+        finished,
+        sum(absent) if open_ else 0,
+        c.reason,
     )
 
 
@@ -119,7 +182,7 @@ def _prompts(tokenizer: Any, probes: FactProbes, profile: Profile) -> tuple[int,
 
 def _seconds(revisions: tuple[PlannedRevision, ...], tokens: int, device: torch.device) -> float:
     speed = _matmul_speed(device)
-    open_ = [r for r in revisions if not r.finished]
+    open_ = [r for r in revisions if not r.finished and not r.reason]
     compute = sum(2 * r.parameters * tokens / (0.25 * speed) for r in open_)
     return compute + sum(2 * r.bytes / 1e9 for r in open_)
 

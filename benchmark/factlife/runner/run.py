@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +17,30 @@ import torch
 import factlife
 from factlife.config import Profile, nearest
 from factlife.corpora.fact_probes import FactProbes, load_fact_probes
-from factlife.errors import UsageError
+from factlife.errors import IntegrityError, UsageError
 from factlife.recall.measure import Prepared, measure, prepare
 from factlife.runner.progress import Progress
 from factlife.runner.provenance import environment
+from factlife.series.fetch import (
+    LEDGER,
+    Fetcher,
+    Ledger,
+    disk_needed,
+    fetch_small,
+    has_tokenizer,
+    refuse_full_disk,
+)
 from factlife.series.integrity import Weights, check_weights
-from factlife.series.loading import Loaded, check_config, load, pick_device
+from factlife.series.loading import Loaded, check_config, pick_device
 from factlife.series.local import Revision, Series
 from factlife.series.select import select
+from factlife.series.survey import Listed, equal_weights, survey
+from factlife.series.swap import Module
 from factlife.store import RunStore, sha256_json
 
 log = logging.getLogger(__name__)
 
+ALIAS = "alias of"
 MEASURED_TABLES = ("candidates", "recall", "checkpoints")
 
 
@@ -39,19 +51,25 @@ class Options:
     Attributes:
         exclude: revision names that stay as rows but are not measured.
         command: the words that started the run, for the report.
+        strict: stop before measuring where a chosen revision repeats another or has no weights.
+        keep_cache: keep downloaded weights after their use.
     """
 
     trust_remote_code: bool = False
     allow_pickle: bool = False
     exclude: tuple[str, ...] = ()
     command: str = ""
+    strict: bool = False
+    keep_cache: bool = False
 
 
 @dataclass(frozen=True)
 class Checked:
-    """A selected revision after its files were checked.
+    """A selected revision after its files, or their listing on the Hub, were checked.
 
     Attributes:
+        weights: None where the files are not on this machine yet.
+        listed: what the Hub lists; None for local revisions.
         reason: why it is not measured, else None.
     """
 
@@ -60,6 +78,14 @@ class Checked:
     weights: Weights | None
     duplicate_of: str | None = None
     reason: str | None = None
+    listed: Listed | None = None
+
+    @property
+    def identity(self) -> str:
+        """What a part is measured from: it changes whenever a weight file does."""
+        if self.listed is not None:
+            return ",".join(self.listed.hashes)
+        return self.weights.identity if self.weights else ""
 
 
 @dataclass(frozen=True)
@@ -107,7 +133,7 @@ def run(
     _refuse_unknown(options.exclude, series)
     _check_subsets(series, probes)
     for revision in series.revisions:
-        if revision.name not in options.exclude:
+        if revision.name not in options.exclude and not revision.remote:
             check_config(revision.path, trust_remote_code=options.trust_remote_code)
     chosen = select(series.revisions, profile.selection)
     manifest = _manifest(series, profile, probes, device, options)
@@ -117,10 +143,36 @@ def run(
         warnings = [*series.warnings, *_selection_warning(series, chosen)]
         warnings += _kept_warning(store, chosen)
         warnings += [f"{c.revision.name}: {c.reason}" for c in checked if c.reason]
+        warnings += [f"{c.revision.name}: {f}" for c in checked if c.listed for f in c.listed.flags]
         for message in warnings:
             progress.warn(message)
-        done = _measure_missing(store, checked, series, profile, probes, device, options, progress)
-    return Outcome(out, *done, tuple(warnings))
+        _refuse_nothing(series, checked)
+        if options.strict:
+            _refuse_findings(checked)
+        sweep = _Sweep(store, series, profile, probes, device, options, progress)
+        done = sweep.measure_missing(checked)
+    return Outcome(out, *done, tuple(warnings) + tuple(sweep.found))
+
+
+def _refuse_nothing(series: Series, checked: Sequence[Checked]) -> None:
+    """A Hub series of which nothing is left to measure."""
+    if checked and all(c.reason for c in checked) and any(c.listed for c in checked):
+        first = checked[0]
+        raise IntegrityError(
+            f"{series.name}: none of the {len(checked)} chosen revisions can be measured, first "
+            f"{first.revision.name}: {first.reason}; see `factlife series check`"
+        )
+
+
+def _refuse_findings(checked: Sequence[Checked]) -> None:
+    seen = [c for c in checked if c.weights or c.listed]
+    found = [c for c in seen if c.reason and not c.reason.startswith(ALIAS)]
+    if found:
+        raise IntegrityError(
+            f"--strict: {len(found)} of {len(checked)} revisions cannot count, first "
+            f"{found[0].revision.name}: {found[0].reason}; see `factlife series check`, or leave "
+            "them out with --exclude"
+        )
 
 
 def _refuse_unknown(exclude: Sequence[str], series: Series) -> None:
@@ -194,80 +246,213 @@ def _manifest(
 
 
 def check_revisions(
-    chosen: Sequence[Revision], series: Series, options: Options, progress: Progress
+    chosen: Sequence[Revision],
+    series: Series,
+    options: Options,
+    progress: Progress,
+    *,
+    local_weights: bool = True,
 ) -> list[Checked]:
-    """Hash and check the weights of every chosen revision; mark duplicates and exclusions.
+    """Check the weights of every chosen revision; mark duplicates and exclusions.
+
+    Local files are read and hashed, unless `local_weights` is off; of remote ones only the Hub's
+    listings are.
 
     Raises:
         IntegrityError: truncated or corrupt weights, or NaN in them.
+        UsageError, PartialError: the Hub refuses, or does not answer.
     """
     place = {r.name: i for i, r in enumerate(series.revisions)}
-    seen: dict[str, str] = {}
+    listings = _listings(chosen, options, progress)
     checked = []
     progress.start("checking weights", len(chosen), "checkpoints")
     for i, revision in enumerate(chosen):
-        checked.append(_check(revision, place[revision.name], seen, options))
+        listed = listings.get(revision.name)
+        if listed is None and not local_weights:
+            checked.append(Checked(revision, place[revision.name], None))
+        else:
+            checked.append(_check(revision, place[revision.name], listed, options))
         progress.advance(i + 1, revision.name)
     progress.finish()
-    return checked
+    return _mark_equal(checked)
 
 
-def _check(revision: Revision, position: int, seen: dict[str, str], options: Options) -> Checked:
+def _listings(
+    chosen: Sequence[Revision], options: Options, progress: Progress
+) -> dict[str, Listed]:
+    remote = [r for r in chosen if r.remote and r.name not in options.exclude]
+    if not remote:
+        return {}
+    progress.start("reading the Hub's listings", len(remote), "revisions")
+    listed = survey(remote, allow_pickle=options.allow_pickle, on_done=progress.advance)
+    progress.finish()
+    return {one.revision.name: one for one in listed}
+
+
+def _check(revision: Revision, position: int, listed: Listed | None, options: Options) -> Checked:
     if revision.name in options.exclude:
         return Checked(revision, position, None, reason="excluded by the user")
-    weights = check_weights(revision.path, allow_pickle=options.allow_pickle)
-    identity = weights.tensor_hash or weights.identity
-    earlier = seen.setdefault(identity, revision.name)
-    if earlier != revision.name:
-        reason = f"duplicate_of {earlier}: the weights are equal"
-        return Checked(revision, position, weights, earlier, reason)
-    return Checked(revision, position, weights)
+    if listed is not None:
+        return Checked(revision, position, None, reason=listed.problem, listed=listed)
+    return Checked(
+        revision, position, check_weights(revision.path, allow_pickle=options.allow_pickle)
+    )
+
+
+def _mark_equal(checked: Sequence[Checked]) -> list[Checked]:
+    """Mark revisions whose weights another one has."""
+    identities = [(c.revision, _weights_id(c)) for c in checked]
+    duplicates, aliases = equal_weights(identities)
+    marked = []
+    for c in checked:
+        name = c.revision.name
+        if first := duplicates.get(name):
+            c = replace(
+                c, duplicate_of=first, reason=f"duplicate_of {first}: the weights are equal"
+            )
+        elif first := aliases.get(name):
+            c = replace(c, duplicate_of=first, reason=f"{ALIAS} {first}: the weights are equal")
+        marked.append(c)
+    return marked
+
+
+def _weights_id(c: Checked) -> str | None:
+    if c.reason is not None:
+        return None
+    return (c.weights and c.weights.tensor_hash) or c.identity or None
 
 
 # ---- measuring -------------------------------------------------------------------------------
 
 
-def _measure_missing(
-    store: RunStore,
-    checked: Sequence[Checked],
-    series: Series,
-    profile: Profile,
-    probes: FactProbes,
-    device: torch.device,
-    options: Options,
-    progress: Progress,
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    measured: list[str] = []
-    reused: list[str] = []
-    prompts = _PromptCache(probes, profile)
-    progress.start("recall", len(checked), "checkpoints")
-    for i, c in enumerate(checked):
-        name = c.revision.name
-        if c.reason:
-            _write_unmeasured(store, c, series)
-        elif _finished(store, c):
-            _update_row(store, c, series)
-            reused.append(name)
-        else:
-            loaded = load(
-                c.revision.path,
-                profile.model,
-                device,
-                trust_remote_code=options.trust_remote_code,
-                allow_pickle=options.allow_pickle,
-            )
-            _measure_one(store, c, series, profile, prompts, loaded)
-            measured.append(name)
-        progress.advance(i + 1, name)
-    progress.finish()
-    return tuple(measured), tuple(reused)
+class _Sweep:
+    """Measures what is missing, one checkpoint after another, in one module."""
 
+    def __init__(
+        self,
+        store: RunStore,
+        series: Series,
+        profile: Profile,
+        probes: FactProbes,
+        device: torch.device,
+        options: Options,
+        progress: Progress,
+    ) -> None:
+        self._store, self._series, self._profile = store, series, profile
+        self._options, self._progress = options, progress
+        self._prompts = _PromptCache(probes, profile)
+        self._module = Module(
+            profile.model,
+            device,
+            trust_remote_code=options.trust_remote_code,
+            allow_pickle=options.allow_pickle,
+        )
+        self._tensors: dict[str, str] = {}  # tensor hash -> revision that has it
+        self._tokenizer_from: Listed | None = None
+        self.found: list[str] = []
 
-def _finished(store: RunStore, c: Checked) -> bool:
-    assert c.weights is not None
-    identity, partition = c.weights.identity, c.revision.partition
-    found = [store.find_part(t, partition, identity) for t in MEASURED_TABLES]
-    return all(found)
+    def measure_missing(
+        self, checked: Sequence[Checked]
+    ) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Names of the revisions that were measured, and that were there already."""
+        finished = {c.revision.name for c in checked if not c.reason and self._finished(c, checked)}
+        todo = [c for c in checked if not c.reason and c.revision.name not in finished]
+        listed = [c.listed for c in todo if c.listed is not None]
+        ledger = Ledger(None if self._options.keep_cache else self._store.root / LEDGER)
+        self._prepare(listed, checked, ledger)
+        fetcher = Fetcher(
+            listed,
+            ledger,
+            allow_pickle=self._options.allow_pickle,
+            with_code=self._options.trust_remote_code,
+        )
+        try:
+            measured = self._measure(checked, finished, fetcher)
+        finally:
+            fetcher.close()
+        ledger.evict()
+        return tuple(measured), tuple(
+            c.revision.name for c in checked if c.revision.name in finished
+        )
+
+    def _prepare(self, todo: list[Listed], checked: Sequence[Checked], ledger: Ledger) -> None:
+        """Refuse what is known to fail before the first large download."""
+        ledger.sweep()
+        for folder in {p.parent for p in ledger.files} - {one.revision.path for one in todo}:
+            ledger.evict(folder)
+        if not todo:
+            return
+        here = sum(p.stat().st_size for p in ledger.files if p.is_file())
+        refuse_full_disk(disk_needed([one.bytes for one in todo]) - here)
+        named = [c.listed for c in checked if c.listed and has_tokenizer(c.listed)]
+        self._tokenizer_from = named[-1] if named else None
+        for one in filter(None, (todo[-1], self._tokenizer_from)):
+            fetch_small(one, with_code=self._options.trust_remote_code)
+        check_config(todo[-1].revision.path, trust_remote_code=self._options.trust_remote_code)
+
+    def _measure(
+        self, checked: Sequence[Checked], finished: set[str], fetcher: Fetcher
+    ) -> list[str]:
+        measured = []
+        self._progress.start("recall", len(checked), "checkpoints")
+        for i, c in enumerate(checked):
+            if c.reason:
+                _write_unmeasured(self._store, c, self._series)
+            elif c.revision.name in finished:
+                _update_row(self._store, c, self._series)
+            elif self._one(c, fetcher):
+                measured.append(c.revision.name)
+            self._progress.advance(i + 1, c.revision.name)
+        self._progress.finish()
+        return measured
+
+    def _one(self, c: Checked, fetcher: Fetcher) -> bool:
+        """Measure one checkpoint; False if its tensors turn out to be another's."""
+        if c.listed is None:
+            self._measure_one(c, c.revision.path)
+            return True
+        with fetcher.take(c.revision.name) as fetched:
+            c = replace(c, weights=fetched.weights)
+            first = self._tensors.setdefault(fetched.weights.tensor_hash or "", c.revision.name)
+            if fetched.weights.tensor_hash and first != c.revision.name:
+                self._repeats(c, first)
+                return False
+            self._measure_one(c, fetched.folder)
+            return True
+
+    def _repeats(self, c: Checked, first: str) -> None:
+        """Equal tensors in other files: seen only now."""
+        reason = f"duplicate_of {first}: the tensors are equal, in other files"
+        message = f"{c.revision.name}: {reason}"
+        self.found.append(message)
+        self._progress.warn(message)
+        _write_unmeasured(self._store, replace(c, duplicate_of=first, reason=reason), self._series)
+        if self._options.strict:
+            raise IntegrityError(f"--strict: {message}")
+
+    def _measure_one(self, c: Checked, folder: Path) -> None:
+        tokenizer = None
+        if c.listed is not None and not has_tokenizer(c.listed) and self._tokenizer_from:
+            tokenizer = self._tokenizer_from.revision.path
+        loaded = self._module.load(folder, tokenizer)
+        _measure_one(self._store, c, self._series, self._profile, self._prompts, loaded)
+
+    def _finished(self, c: Checked, checked: Sequence[Checked]) -> bool:
+        """Whether nothing is left to do for a revision; remembers its tensors."""
+        partition = c.revision.partition
+        if not self._store.find_part("checkpoints", partition, c.identity):
+            return False
+        (row,) = self._store.read_part("checkpoints", partition).to_pylist()
+        if c.listed is not None and row["duplicate_of"]:
+            kept = {o.revision.name for o in checked if not o.reason}
+            return row["duplicate_of"] in kept
+        if row["reason"]:
+            return False
+        if not all(self._store.find_part(t, partition, c.identity) for t in MEASURED_TABLES):
+            return False
+        if row["tensor_hash"]:
+            self._tensors.setdefault(row["tensor_hash"], c.revision.name)
+        return True
 
 
 def _kept_warning(store: RunStore, chosen: Sequence[Revision]) -> list[str]:
@@ -280,14 +465,20 @@ def _kept_warning(store: RunStore, chosen: Sequence[Revision]) -> list[str]:
 
 
 def _update_row(store: RunStore, c: Checked, series: Series) -> None:
-    """Bring up to date what the series says of a finished checkpoint: its tokens, its place."""
-    assert c.weights is not None
+    """Bring up to date what the series says of a finished checkpoint: its tokens, its place.
+
+    What only its files told, which a remote one has no longer here, is kept.
+    """
     partition = c.revision.partition
     (old,) = store.read_part("checkpoints", partition).to_pylist()
-    kept = ("architecture", "n_parameters", "dtype", "attention")
-    row = _row(c, series) | {k: old[k] for k in kept}
+    kept = ["architecture", "n_parameters", "dtype", "attention"]
+    row = _row(c, series)
+    if c.weights is None:
+        kept += ["weights_sha256", "tensor_hash", "duplicate_of", "reason"]
+        row["flags"] += [f for f in old["flags"] if f.startswith("all_zero")]
+    row |= {k: old[k] for k in kept}
     if row != old:
-        store.write_part("checkpoints", [row], partition, c.weights.identity)
+        store.write_part("checkpoints", [row], partition, c.identity)
 
 
 class _PromptCache:
@@ -321,8 +512,7 @@ def _measure_one(
     prompts: _PromptCache,
     loaded: Loaded,
 ) -> None:
-    assert c.weights is not None
-    r, identity = c.revision, c.weights.identity
+    r, identity = c.revision, c.identity
     keys = {"revision": r.name, "stage": r.stage, "step": r.step}
     recall, candidates = measure(loaded.model, loaded.tokenizer, prompts.get(loaded), profile, keys)
     store.write_part("candidates", candidates, r.partition, identity)
@@ -339,7 +529,7 @@ def _measure_one(
 def _write_unmeasured(store: RunStore, c: Checked, series: Series) -> None:
     for table in ("recall", "candidates"):
         store.remove_part(table, c.revision.partition)
-    store.write_part("checkpoints", [_row(c, series)], c.revision.partition)
+    store.write_part("checkpoints", [_row(c, series)], c.revision.partition, c.identity)
 
 
 def _row(c: Checked, series: Series) -> dict[str, Any]:
@@ -354,9 +544,21 @@ def _row(c: Checked, series: Series) -> dict[str, Any]:
         "tokens": r.tokens,
         "tokens_source": r.tokens_source,
         "commit_sha": r.commit_sha,
-        "weights_sha256": list(w.sha256) if w else [],
+        "weights_sha256": list(w.sha256) if w else _listed_hashes(c),
         "tensor_hash": w.tensor_hash if w else None,
-        "flags": list(w.flags) if w else [],
+        "flags": _flags(c),
         "duplicate_of": c.duplicate_of,
         "reason": c.reason,
     }
+
+
+def _listed_hashes(c: Checked) -> list[str]:
+    """Sha256 of the weight files where the Hub lists it for all of them."""
+    hashes = c.listed.hashes if c.listed else ()
+    return [] if any(h.startswith("git:") for h in hashes) else list(hashes)
+
+
+def _flags(c: Checked) -> list[str]:
+    aliases = [f"alias:{name}" for name in c.revision.aliases]
+    listed = c.listed.flags if c.listed else ()
+    return [*aliases, *listed, *(c.weights.flags if c.weights else ())]

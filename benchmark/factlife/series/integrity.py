@@ -23,6 +23,9 @@ _ITEM_BYTES = {
     "U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1,
 }  # fmt: skip
 _MAX_HEADER = 100_000_000
+INDEX = "model.safetensors.index.json"
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")
+PICKLED = (".bin", ".pt", ".pth")
 
 
 @dataclass(frozen=True)
@@ -35,12 +38,14 @@ class Weights:
         tensor_hash: over names, dtypes, shapes and bytes of all tensors, whatever the sharding;
             None for weights that are not safetensors.
         flags: `all_zero` when a whole matrix is zero.
+        bytes: size of the files.
     """
 
     files: tuple[Path, ...]
     sha256: tuple[str, ...]
     tensor_hash: str | None
     flags: tuple[str, ...] = ()
+    bytes: int = 0
 
     @property
     def identity(self) -> str:
@@ -69,7 +74,7 @@ def weight_files(folder: Path, *, allow_pickle: bool = False) -> tuple[Path, ...
         UsageError: no weights, or only pickled ones and `allow_pickle` is off.
         IntegrityError: the shard index names a file that is missing.
     """
-    index = folder / "model.safetensors.index.json"
+    index = folder / INDEX
     if index.is_file():
         return _sharded(folder, index)
     if (folder / "model.safetensors").is_file():
@@ -93,9 +98,14 @@ def weight_files(folder: Path, *, allow_pickle: bool = False) -> tuple[Path, ...
 _TRAINER_STATE = ("optimizer", "scheduler", "scaler", "rng_state", "training_args")
 
 
+def is_trainer_state(name: str) -> bool:
+    """Whether a pickled file holds a trainer's state instead of weights."""
+    return name.startswith(_TRAINER_STATE)
+
+
 def _pickled(folder: Path) -> list[Path]:
-    found = [p for pattern in ("*.bin", "*.pt", "*.pth") for p in folder.glob(pattern)]
-    return sorted(p for p in found if not p.name.startswith(_TRAINER_STATE))
+    found = [p for suffix in PICKLED for p in folder.glob(f"*{suffix}")]
+    return sorted(p for p in found if not is_trainer_state(p.name))
 
 
 def _sharded(folder: Path, index: Path) -> tuple[Path, ...]:
@@ -122,8 +132,9 @@ def check_weights(folder: Path, *, allow_pickle: bool = False) -> Weights:
     """
     files = weight_files(folder, allow_pickle=allow_pickle)
     hashes = tuple(sha256_file(f) for f in files)
+    size = sum(f.stat().st_size for f in files)
     if any(f.suffix != ".safetensors" for f in files):
-        return Weights(files, hashes, None)
+        return Weights(files, hashes, None, bytes=size)
     digests: dict[str, str] = {}
     zero: list[str] = []
     for file in files:
@@ -135,7 +146,7 @@ def check_weights(folder: Path, *, allow_pickle: bool = False) -> Weights:
             digests[name] = _tensor_digest(name, info, raw)
     total = hashlib.sha256("".join(digests[n] for n in sorted(digests)).encode()).hexdigest()
     flags = (f"all_zero:{sorted(zero)[0]}",) if zero else ()
-    return Weights(files, hashes, total, flags)
+    return Weights(files, hashes, total, flags, size)
 
 
 def _tensor_digest(name: str, info: dict[str, Any], raw: bytes) -> str:

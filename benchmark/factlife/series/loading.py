@@ -12,9 +12,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from factlife.config import Model as ModelConfig
 from factlife.errors import IntegrityError, UsageError
-from factlife.series.integrity import read_config
-
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")
+from factlife.series.integrity import TOKENIZER_FILES, read_config
 
 
 @dataclass(frozen=True)
@@ -84,15 +82,19 @@ def load(
     *,
     trust_remote_code: bool = False,
     allow_pickle: bool = False,
+    tokenizer: Any = None,
 ) -> Loaded:
     """Load one checkpoint for measuring.
+
+    Args:
+        tokenizer: one that is loaded already; else the one beside the weights is.
 
     Raises:
         UsageError: not measurable (see `check_config`), no tokenizer, or one of another vocabulary.
         IntegrityError: weights that do not fit the config, or missing tensors.
     """
     raw = check_config(folder, trust_remote_code=trust_remote_code)
-    tokenizer = load_tokenizer(folder, trust_remote_code=trust_remote_code)
+    tokenizer = tokenizer or load_tokenizer(folder, trust_remote_code=trust_remote_code)
     check_vocabulary(tokenizer, raw, folder)
     try:
         hf_config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)

@@ -2,6 +2,8 @@
 
 FOLDER/series.toml                an explicit list; see `read_series_toml`
 FOLDER/step0/ step100/ …          one Hugging Face folder a revision
+FOLDER/checkpoint-500/ …          the same, as the Trainer names them
+FOLDER/global_step500/hf/         one level deeper, as Megatron-like tools do
 FOLDER/config.json + weights      a series of one checkpoint
 """
 
@@ -9,7 +11,8 @@ from __future__ import annotations
 
 import itertools
 import tomllib
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,7 @@ from typing import Any
 from factlife.config import at_least, from_mapping, one_of
 from factlife.errors import UsageError
 from factlife.series.names import parse_name, stage_key
+from factlife.series.registry import tokens_of
 
 SERIES_FILE = "series.toml"
 SERIES_FORMAT = 1
@@ -29,8 +33,11 @@ class Revision:
     Attributes:
         name: unique in the series.
         repo: Hub repo id, or the name of the local folder.
-        path: folder that holds the checkpoint.
+        path: folder that holds the checkpoint; of a remote one, its place in the cache.
         stage, step, tokens, tokens_source: see the `checkpoints` table.
+        commit_sha: Hub commit that the revision is pinned to.
+        remote: whether its files are fetched from the Hub when they are wanted.
+        aliases: other names of the same checkpoint, such as main.
     """
 
     name: str
@@ -41,6 +48,8 @@ class Revision:
     tokens: int | None
     tokens_source: str
     commit_sha: str | None = None
+    remote: bool = False
+    aliases: tuple[str, ...] = ()
 
     @property
     def partition(self) -> dict[str, str | int]:
@@ -89,7 +98,11 @@ def open_series(source: str) -> Series:
 
 def _scan(folder: Path) -> Series:
     name = folder.resolve().name
-    if _holds_checkpoint(folder):
+    found = [c for p in sorted(folder.iterdir()) if p.is_dir() and (c := _checkpoint_in(p))]
+    beside = _holds_checkpoint(folder)
+    if beside:  # a Trainer saves its final model beside the checkpoints
+        found = [(n, p) for n, p in found if parse_name(n)]
+    if beside and not found:
         parsed = parse_name(name)
         revision = Revision(
             name=name,
@@ -101,14 +114,26 @@ def _scan(folder: Path) -> Series:
             tokens_source="name" if parsed and parsed.tokens is not None else "unknown",
         )
         return Series(name, str(folder), (revision,))
-    found = sorted(p for p in folder.iterdir() if p.is_dir() and _holds_checkpoint(p))
     if not found:
         raise UsageError(
             f"no checkpoint in {folder}: a checkpoint is a folder with config.json and weights, "
             "such as step100/ or checkpoint-100/"
         )
-    revisions = _ordered([_revision(p, name) for p in found])
-    return Series(name, str(folder), revisions, warnings=tuple(_gaps(revisions)))
+    revisions = ordered([_revision(n, p, name) for n, p in found])
+    warnings = [*gaps(revisions)]
+    if beside:
+        warnings.append(f"{folder} itself holds weights beside its checkpoints: not measured")
+    return Series(name, str(folder), revisions, warnings=tuple(warnings))
+
+
+def _checkpoint_in(folder: Path) -> tuple[str, Path] | None:
+    """(name, place) of a checkpoint in `folder`, or in its only subfolder that holds one."""
+    if _holds_checkpoint(folder):
+        return folder.name, folder
+    if parse_name(folder.name) is None:
+        return None
+    inner = [p for p in sorted(folder.iterdir()) if p.is_dir() and _holds_checkpoint(p)]
+    return (folder.name, inner[0]) if len(inner) == 1 else None
 
 
 WEIGHT_PATTERNS = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.safetensors.index.json")
@@ -121,15 +146,15 @@ def _holds_checkpoint(folder: Path) -> bool:
     )
 
 
-def _revision(path: Path, repo: str) -> Revision:
-    parsed = parse_name(path.name)
+def _revision(name: str, path: Path, repo: str) -> Revision:
+    parsed = parse_name(name)
     if parsed is None:
         raise UsageError(
             f"cannot read a step from the name of {path}: rename it to step<N> or "
             f"checkpoint-<N>, or list the revisions in {path.parent / SERIES_FILE}"
         )
     return Revision(
-        name=path.name,
+        name=name,
         repo=repo,
         path=path,
         stage=parsed.stage,
@@ -139,7 +164,7 @@ def _revision(path: Path, repo: str) -> Revision:
     )
 
 
-def _ordered(revisions: list[Revision]) -> tuple[Revision, ...]:
+def ordered(revisions: list[Revision]) -> tuple[Revision, ...]:
     """Sort by stage, then step; names without a step by their tokens or index.
 
     Raises:
@@ -152,23 +177,55 @@ def _ordered(revisions: list[Revision]) -> tuple[Revision, ...]:
         place = next((x for x in (r.step, r.tokens, index) if x is not None), 0)
         return stage_key(r.stage), place, r.name
 
-    ordered = sorted(revisions, key=key)
-    for a, b in itertools.pairwise(ordered):
+    in_order = sorted(revisions, key=key)
+    for a, b in itertools.pairwise(in_order):
         if a.partition == b.partition:
             raise UsageError(
-                f"{a.path} and {b.path} are both stage {a.stage}, step {a.step}: remove one, or "
-                f"list the revisions in a {SERIES_FILE}"
+                f"{where(a)} and {where(b)} are both stage {a.stage}, step {a.step}: remove one, "
+                f"or list the revisions in a {SERIES_FILE}"
             )
-    return tuple(ordered)
+    return tuple(in_order)
 
 
-def _gaps(revisions: tuple[Revision, ...]) -> list[str]:
+def where(r: Revision) -> str:
+    """A revision's place, for messages."""
+    return f"{r.repo}@{r.name}" if r.remote else str(r.path)
+
+
+def gaps(revisions: tuple[Revision, ...]) -> list[str]:
+    """Warnings about tokens that nobody states, and about steps that are not there."""
+    missing = []
     if any(r.tokens is None for r in revisions):
-        return [
+        missing.append(
             "training tokens are unknown for some revisions, so that emergence in tokens cannot be "
             f"measured: state them in a {SERIES_FILE}"
-        ]
-    return []
+        )
+    for stage in dict.fromkeys(r.stage for r in revisions):
+        steps = [r.step for r in revisions if r.stage == stage and r.step is not None]
+        missing += [f"stage {stage}: {text}" for text in _step_gaps(steps)]
+    return missing
+
+
+def _step_gaps(steps: list[int]) -> list[str]:
+    """Holes in the regular part of a sequence of steps.
+
+    The stride is the commonest distance, if it occurs three times; before its first occurrence a
+    series may be spaced otherwise (Pythia doubles its first steps).
+    """
+    distances = [b - a for a, b in itertools.pairwise(steps)]
+    counted = Counter(distances).most_common(1)
+    if not counted or counted[0][1] < 3:
+        return []
+    stride = counted[0][0]
+    first = distances.index(stride)
+    holes = [i for i in range(first, len(distances)) if distances[i] > stride]
+    if holes and holes[-1] == len(distances) - 1 and distances[-1] < 2 * stride:
+        holes.pop()  # the last step of a run need not lie on the grid
+    return [
+        f"no revision between step {steps[i]} and step {steps[i + 1]}, though they come every "
+        f"{stride} steps"
+        for i in holes
+    ]
 
 
 # ---- explicit lists --------------------------------------------------------------------------
@@ -176,10 +233,16 @@ def _gaps(revisions: tuple[Revision, ...]) -> list[str]:
 
 @dataclass(frozen=True)
 class RevisionEntry:
-    """`[[revision]]` of a series TOML file; the path is relative to the file."""
+    """`[[revision]]` of a series TOML file.
+
+    Either `path`, relative to the file, or `repo` (by default the file's own) and `revision`: a
+    branch, a tag or a commit. Several repos may follow one another: pretraining, SFT, DPO.
+    """
 
     name: str
-    path: str
+    path: str = ""
+    repo: str = ""
+    revision: str = ""
     stage: str = "main"
     step: int | None = at_least(0, None)
     tokens: int | None = at_least(0, None)
@@ -193,11 +256,19 @@ class SeriesFile:
     format: int
     name: str
     revision: tuple[RevisionEntry, ...]
+    repo: str = ""
     fact_subsets: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
-def read_series_toml(path: Path) -> Series:
+# (repo, revision) -> (commit, folder, whether it is still to be fetched)
+Pin = Callable[[str, str], tuple[str, Path, bool]]
+
+
+def read_series_toml(path: Path, pin: Pin | None = None) -> Series:
     """Read an explicit series. `[training]`, written by the trainer, is provenance and not read.
+
+    Args:
+        pin: turns a revision on the Hub into a commit; without it only paths are taken.
 
     Raises:
         UsageError: no such file, broken TOML, unknown keys, a newer format, or a missing folder.
@@ -216,17 +287,33 @@ def read_series_toml(path: Path) -> Series:
         )
     if not spec.revision:
         raise UsageError(f"{path}: lists no [[revision]]")
-    revisions = tuple(_listed(entry, path, spec.name) for entry in spec.revision)
+    revisions = tuple(_listed(entry, path, spec, pin) for entry in spec.revision)
     _refuse_repeats(revisions, path)
-    return Series(spec.name, str(path), revisions, spec.fact_subsets, tuple(_gaps(revisions)))
+    return Series(spec.name, str(path), revisions, spec.fact_subsets, tuple(gaps(revisions)))
 
 
-def _listed(entry: RevisionEntry, file: Path, repo: str) -> Revision:
-    folder = file.parent / entry.path
-    if not folder.is_dir():
-        raise UsageError(f"{file}: revision {entry.name!r}: no such folder: {folder}")
+def _listed(entry: RevisionEntry, file: Path, spec: SeriesFile, pin: Pin | None) -> Revision:
+    at = f"{file}: revision {entry.name!r}"
     source = entry.tokens_source if entry.tokens is not None else "unknown"
-    return Revision(entry.name, repo, folder, entry.stage, entry.step, entry.tokens, source)
+    place: tuple[str, int | None, int | None, str]
+    place = (entry.stage, entry.step, entry.tokens, source)
+    if bool(entry.path) == bool(entry.revision):
+        raise UsageError(f"{at}: give either a path, or a repo and a revision")
+    if entry.path:
+        folder = file.parent / entry.path
+        if not folder.is_dir():
+            raise UsageError(f"{at}: no such folder: {folder}")
+        return Revision(entry.name, spec.name, folder, *place)
+    repo = entry.repo or spec.repo
+    if not repo:
+        raise UsageError(f"{at}: says revision {entry.revision!r} but no repo")
+    if pin is None:
+        raise UsageError(f"{at}: lies on the Hub, and only local folders are read here")
+    parsed = parse_name(entry.revision)
+    if parsed and entry.step is None and entry.tokens is None:
+        place = (entry.stage, parsed.step, *tokens_of(parsed, repo))
+    sha, folder, remote = pin(repo, entry.revision)
+    return Revision(entry.name, repo, folder, *place, commit_sha=sha, remote=remote)
 
 
 def _refuse_repeats(revisions: tuple[Revision, ...], file: Path) -> None:

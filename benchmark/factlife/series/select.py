@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from factlife.config import Selection
 from factlife.series.local import Revision
@@ -14,19 +15,29 @@ def select(revisions: Sequence[Revision], selection: Selection) -> list[Revision
 
     With `log` spacing the others lie nearest to points spaced evenly in the logarithm of
     tokens (of steps, else of places, where tokens are unknown). With `all` spacing they are spaced
-    evenly by place.
+    evenly by place. A branch main that is no listed step is chosen as well.
     """
     n, wanted = len(revisions), selection.max_checkpoints
     if n <= wanted:
         return list(revisions)
     if wanted == 1:
         return [revisions[-1]]
+    if _unplaced_main(revisions[-1]):
+        return [
+            *select(revisions[:-1], replace(selection, max_checkpoints=wanted - 1)),
+            revisions[-1],
+        ]
     x = _log_axis(revisions) if selection.spacing == "log" else [float(i) for i in range(n)]
     chosen = {0, n - 1}
     for target in _targets(x, wanted - 2):
         free = [i for i in range(n) if i not in chosen]
         chosen.add(min(free, key=lambda i: (abs(x[i] - target), i)))
     return [revisions[i] for i in sorted(chosen)]
+
+
+def _unplaced_main(revision: Revision) -> bool:
+    """A branch main that is no listed step: it comes last, whatever its tokens are."""
+    return revision.name == "main" and revision.step is None and revision.tokens is None
 
 
 def _targets(x: Sequence[float], inner: int) -> list[float]:
