@@ -1,6 +1,7 @@
 # The factlife image: package, data sets and torch wheels that carry CUDA. Runs offline.
 #   docker build -t factlife .
 #   docker run --rm --network none factlife demo
+#   docker run --rm --gpus all -v $PWD/runs:/runs factlife run EleutherAI/pythia-160m
 #   docker run --rm --gpus all -v $PWD/runs:/runs -v $PWD/my-model:/model factlife run /model
 ARG BASE_IMAGE=debian:bookworm-slim
 
@@ -33,11 +34,11 @@ RUN apt-get update \
 COPY --from=build /opt/factlife /opt/factlife
 COPY datasets /opt/factlife/datasets
 ARG GIT_SHA=
-# Measuring never needs the network: what is not in the image or mounted is refused, not fetched.
+# The data sets never need the network. A series on the Hub does: -e HF_HUB_OFFLINE=1 forbids that too.
 ENV PATH=/opt/factlife/bin:$PATH \
     FACTLIFE_DATASETS=/opt/factlife/datasets \
     FACTLIFE_GIT_SHA=${GIT_SHA} \
-    HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1 \
+    HF_DATASETS_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1 DO_NOT_TRACK=1 \
     HF_HOME=/tmp/huggingface XDG_CACHE_HOME=/tmp/cache \
     PYTHONUNBUFFERED=1
 LABEL org.opencontainers.image.title="factlife" \

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Int64
@@ -29,6 +29,7 @@ class Batch:
     labels: Int64[Tensor, "b c"] | None = None
 
 
+@runtime_checkable
 class BatchSource(Protocol):
     """A stream of batches whose position can be saved and taken up again."""
 
