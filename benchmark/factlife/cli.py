@@ -13,6 +13,7 @@ import os
 import shlex
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -55,6 +56,7 @@ app.add_typer(leaderboard_app, name="leaderboard")
 console = Console(stderr=True)
 
 DEBUG = "FACTLIFE_DEBUG"
+STOPPED = "stopped; finished parts are kept: run the same command to go on"
 
 
 def guarded(command: F) -> F:
@@ -69,7 +71,11 @@ def guarded(command: F) -> F:
                 raise
             fail(str(error), error.exit_code)
         except KeyboardInterrupt:
-            fail("stopped; finished parts are kept: run the same command to go on", PARTIAL)
+            fail(STOPPED, PARTIAL)
+        except Exception:
+            if not stop.asked or os.environ.get(DEBUG):
+                raise
+            fail(STOPPED, PARTIAL)
 
     return inner  # type: ignore[return-value]
 
@@ -96,7 +102,7 @@ def models(module: str) -> Any:
             "python -m pip install 'factlife[models]'"
         ) from error
     transformers_logging.disable_progress_bar()
-    signal.signal(signal.SIGTERM, _interrupt)
+    stop.listen()
     return imported
 
 
@@ -109,9 +115,33 @@ def find_series(source: str, offline: bool) -> Any:
     return find(source)
 
 
-def _interrupt(_signal: int, _frame: Any) -> None:
-    """A scheduler's SIGTERM ends a run as Ctrl-C does: parts are whole, exit code 5."""
-    raise KeyboardInterrupt
+class Stop:
+    """Whether Ctrl-C, or a scheduler's SIGTERM, has asked the command to end.
+
+    The exception alone does not do: raised inside compiled code it may come out as another one,
+    or not at all. So the wish is noted too, and heard at the next step of progress.
+    """
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def listen(self) -> None:
+        """Take over both signals, where this is the main thread."""
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, self._note)
+            signal.signal(signal.SIGTERM, self._note)
+
+    def _note(self, _signal: int, _frame: Any) -> None:
+        self.asked = True
+        raise KeyboardInterrupt
+
+    def heed(self) -> None:
+        """Raise KeyboardInterrupt if the command was asked to end."""
+        if self.asked:
+            raise KeyboardInterrupt
+
+
+stop = Stop()
 
 
 def _version(value: bool) -> None:
@@ -559,6 +589,7 @@ class Drawn:
 
     def advance(self, done: int, detail: str = "") -> None:
         """See `runner.progress.Progress`."""
+        stop.heed()
         self._bar.update(self._task, completed=done, detail=detail)
         now = time.monotonic()
         if not console.is_terminal and now - self._told >= self._every and done:
