@@ -14,7 +14,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # The environments without torch run what needs no model; these files would not import there.
 NEEDS_TORCH = [
-    "bench.py", "bench_series.py", "circuits", "container", "corpora/test_prompts.py",
+    "bench.py", "bench_series.py", "circuits", "corpora/test_prompts.py",
     "recall/test_measure.py",
     "runner", "scoring/test_targets.py", "series/test_hub.py", "series/test_loading.py",
     "series/test_swap.py", "test_cli.py", "tiny.py", "training",
