@@ -19,6 +19,7 @@ from rich.table import Table
 from tests import bench_series
 from tests.tiny import byte_level_tokenizer
 from transformers import AutoModelForCausalLM, Olmo2Config
+from transformers.utils import logging as transformers_logging
 
 from factlife.config import Profile, Recall
 from factlife.corpora.fact_probes import load_fact_probes
@@ -130,6 +131,7 @@ def run() -> list[Ratio]:
 
 def main() -> int:
     """Print the table; 1 when a target is missed."""
+    transformers_logging.disable_progress_bar()
     table = Table(title=f"{torch.get_num_threads()} threads, {PAIRS} pairs each")
     for heading in ("benchmark", "a", "s", "b", "s", "a / b (range)", "target", ""):
         table.add_column(heading)
