@@ -512,3 +512,22 @@ def test_permutation_p_is_uniform_under_the_null() -> None:
     # one of 20 equally probable ranks: P(p <= k/20) = k/20, standard error at most 0.011
     for k in (1, 2, 5, 10, 15):
         assert np.mean(p <= k / 20 + 1e-9) == pytest.approx(k / 20, abs=0.04)
+
+
+def test_no_hit_at_all_is_as_uncertain_as_wilson_says_whatever_chance_is() -> None:
+    """40 facts, no right candidate, chance 1/4 in one relation and 1/20 in the other.
+
+    Corrected values: -1/3 and -1/19, mean -(20/3 + 20/19)/40 = -0.1930. Wilson for 0 of 40 leaves
+    z²/(40 + z²) = 3.8415/43.8415 = 0.0876 exceptions, each worth mean(1 - x) = 1.1930:
+    upper end -0.1930 + 0.0876 x 1.1930 = -0.0885. Draws over a subset of facts vary through the
+    relations' shares alone, and would give an interval that has nothing to do with the hits.
+    """
+    values = np.array([-1 / 3] * 20 + [-1 / 19] * 20)
+    strata = ["a"] * 40 + ["b"] * 40
+    inside = np.array(([True] * 20 + [False] * 20) * 2)
+    sampler = Resampler.make(strata, 500, 0).subset(inside)
+    estimate = stats.bootstrap_mean(values, sampler, support=(values, 1.0))
+    assert estimate.method == "wilson"
+    assert estimate.value == pytest.approx(-0.1930, abs=1e-4)
+    assert estimate.ci_low == pytest.approx(-0.1930, abs=1e-4)
+    assert estimate.ci_high == pytest.approx(-0.0885, abs=1e-4)

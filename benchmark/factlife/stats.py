@@ -118,8 +118,8 @@ def bootstrap_mean(
         weights: [n], default equal (micro); `macro_weights` gives the mean over relations.
         support: lowest and highest value that each fact can take, or None where it has none.
 
-    Degenerate case: when no relation varies (all its values are equal) the bootstrap would say
-    "no uncertainty"; `unvaried` stands in, which for values that are all 0 or all 1 is the
+    Degenerate case: when no relation varies (all its values are equal), or all facts are at one end
+    of their support, the bootstrap would say too little or nothing of the uncertainty; `unvaried` stands in, which for values that are all 0 or all 1 is the
     Wilson score interval of n trials. Without a support the interval has no width, and the
     method says so.
     """
@@ -129,12 +129,21 @@ def bootstrap_mean(
     w = np.ones(len(x)) if weights is None else np.asarray(weights, dtype=np.float64)
     value = float(np.average(x, weights=w))
     low, high = resampler.interval(resampler.means(x, w), value)
-    if not flat(low, high):
+    if not flat(low, high) and not (support and _at_one_end(x, support)):
         return Estimate(value, low, high, len(x), "bootstrap of facts within relations")
     if support is None:
         return Estimate(value, value, value, len(x), "none: no relation varies")
     down, up = unvaried(x, w, support, resampler.level)
     return Estimate(value, value - down, value + up, len(x), "wilson")
+
+
+def _at_one_end(values: Floats, support: Support) -> bool:
+    """Whether every fact lies at the lowest, or every fact at the highest, it can take.
+
+    Then nothing was observed to vary, even where these ends differ between facts (as those of
+    chance-corrected accuracy do between relations) and draws therefore do.
+    """
+    return any(bool(np.all(np.isclose(values, end, rtol=0, atol=1e-12))) for end in support)
 
 
 def flat(low: float, high: float) -> bool:
