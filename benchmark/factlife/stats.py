@@ -118,10 +118,10 @@ def bootstrap_mean(
         weights: [n], default equal (micro); `macro_weights` gives the mean over relations.
         support: lowest and highest value that each fact can take, or None where it has none.
 
-    Degenerate case: when no relation varies (all its values are equal), or all facts are at one end
-    of their support, the bootstrap would say too little or nothing of the uncertainty; `unvaried` stands in, which for values that are all 0 or all 1 is the
-    Wilson score interval of n trials. Without a support the interval has no width, and the
-    method says so.
+    Degenerate case: when no relation varies (all its values are equal), or all facts are at one
+    end of their support, the bootstrap would say too little of the uncertainty, or none.
+    `unvaried` stands in, which for values that are all 0 or all 1 is the Wilson score interval
+    of n trials. Without a support the interval has no width, and the method says so.
     """
     x = np.asarray(values, dtype=np.float64)
     if not len(x):
