@@ -15,6 +15,7 @@ from factlife.errors import SubmissionError, UsageError
 from factlife.hub import build_board, collect
 from factlife.hub.collect import Entry
 from factlife.hub.ranks import Rank, rank
+from factlife.report.identity import command
 from factlife.scores import BY_NAME
 from factlife.store import write_json
 
@@ -282,3 +283,12 @@ def test_the_space_header_is_that_of_a_static_site() -> None:
 def test_the_record_is_json_all_through(folder: Folder) -> None:
     page = board(folder(make_result(metrics={EMERGENCE: None})))
     assert json.dumps(data_of(page, "board"), allow_nan=False)
+
+
+def test_the_command_of_a_demo_trains_its_series_again() -> None:
+    def said(series: str, profile: str) -> str:
+        model = {"repo": series}
+        return command({"series_name": series, "model": model, "protocol": {"name": profile}})
+
+    assert said("factlife-reference-gpt2", "demo") == "factlife demo --arch gpt2"
+    assert said("org/model", "demo") == "factlife run org/model --profile demo"

@@ -8,12 +8,18 @@ from typing import Any
 
 from factlife.report.html import Child, h
 
+# What `factlife demo` calls the series that it trains, before the architecture.
+DEMO_SERIES = "factlife-reference-"
+
 
 def command(result: Mapping[str, Any]) -> str:
     """The command that measures the series again with the same profile."""
     repo = result["model"]["repo"]
     series = repo if "/" in repo else result["series_name"]
-    return shlex.join(["factlife", "run", series, "--profile", result["protocol"]["name"]])
+    profile = result["protocol"]["name"]
+    if profile == "demo" and (arch := series.removeprefix(DEMO_SERIES)) != series:
+        return shlex.join(["factlife", "demo", "--arch", arch])  # it exists inside a demo only
+    return shlex.join(["factlife", "run", series, "--profile", profile])
 
 
 def identity(result: Mapping[str, Any]) -> list[tuple[str, Child]]:
