@@ -127,7 +127,7 @@ def test_a_profile_file_that_is_not_there_or_not_text_is_refused(tmp_path: Path)
             "(did you mean 'float32'?)",
         ),
         ('name = "x"\ntracks = []', "tracks is empty; name at least one of recall"),
-        ('name = "x"\ntracks = ["recal"]', "'recal' is not one of recall (did you mean 'recall'?)"),
+        ('name = "x"\ntracks = ["recal"]', "'recal' is not one of recall, circuits (did you mean 'recall'?)"),
         ('name = "x"\ntracks = "recall"', "tracks: expected a list, got 'recall'"),
         ('name = "x"\ntracks = [1]', "tracks: expected str, got 1"),
         ('name = "x', "not TOML"),
@@ -232,7 +232,7 @@ def another(f: Any, old: Any) -> Any:
 def test_the_loop_below_sees_every_field() -> None:
     assert len(LEAVES_BY_NAME) == len(LEAVES)  # no name twice
     assert {p for p in LEAVES if p[0] == "execution"} == {
-        ("execution", "batch_tokens"), ("execution", "device"),
+        ("execution", "batch_tokens"), ("execution", "device"), ("execution", "kernel"),
     }  # fmt: skip
     assert len(LEAVES) >= 18
 
@@ -255,7 +255,7 @@ def test_the_data_changes_the_protocol_and_its_order_does_not() -> None:
 def test_params_are_json_and_say_nothing_of_execution() -> None:
     params = BASE.params()
     assert json.loads(json.dumps(params)) == params
-    assert "execution" not in params and params["tracks"] == ["recall"]
+    assert "execution" not in params and params["tracks"] == ["recall", "circuits"]
 
 
 def test_the_hash_is_the_same_in_every_process() -> None:

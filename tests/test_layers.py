@@ -33,7 +33,8 @@ SAME_FLOOR = {
 
 NO_TORCH = [
     "factlife.errors", "factlife.schema", "factlife.result", "factlife.store", "factlife.config",
-    "factlife.stats", "factlife.recall.metrics", "factlife.scores", "factlife.report",
+    "factlife.stats", "factlife.recall.metrics", "factlife.circuits.metrics", "factlife.scores",
+    "factlife.report",
     "factlife.hub", "factlife.runner.score", "factlife.runner.validate", "factlife.cli",
     "factlife.corpora.fact_probes", "factlife.scoring.matching", "factlife.series.names",
     "factlife.series.local", "factlife.series.integrity", "factlife.series.discover",

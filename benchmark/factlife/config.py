@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import json
 import tomllib
 import types
 import typing
@@ -22,7 +23,7 @@ from factlife.store import sha256_json
 
 T = TypeVar("T")
 
-TRACKS = ("recall",)
+TRACKS = ("recall", "circuits")
 
 
 def one_of(*allowed: str, default: str) -> Any:
@@ -64,6 +65,41 @@ class Recall:
 
 
 @dataclass(frozen=True)
+class Circuits:
+    """The circuits track: information flow routes, roles, their evolution and ablation.
+
+    Attributes:
+        tau: threshold on contributions; `tau_sweep` are others, for the sensitivity of roles.
+        threshold: each (key, head) by itself, or the sum over heads of an edge.
+        self_edges: whether the residual and attention of a token to itself are two edges or one.
+        theta, theta_ffn: share of activity above which a component holds a role.
+        scores: mean over facts of each fact's mean over tokens, or pooled over all tokens.
+        empty_union: IoU of two empty sets.
+        subject_offset: tokens by which the subject's positions are shifted in T_e.
+        answer_in_general: whether T_g includes the answer's positions.
+        ablations: checkpoints whose roles are ablated; `ablation_draws` controls a role.
+        null_draws: permutations behind a null.
+        shown_facts: facts a relation whose edges are kept for the report.
+    """
+
+    tau: float = at_least(0, 0.01, below=1.0)
+    tau_sweep: tuple[float, ...] = (0.005, 0.02, 0.04)
+    threshold: str = one_of("per_head_key", "per_edge", default="per_head_key")
+    self_edges: str = one_of("separate", "merged", default="separate")
+    theta: float = at_least(0, 0.1, below=1.0)
+    theta_ffn: float = at_least(0, 0.1, below=1.0)
+    theta_sweep: tuple[float, ...] = (0.05, 0.2, 0.4)
+    scores: str = one_of("averaged", "pooled", default="averaged")
+    empty_union: str = one_of("null", "zero", default="null")
+    subject_offset: int = 0
+    answer_in_general: bool = True
+    ablations: str = one_of("last", "all", "none", default="last")
+    ablation_draws: int = at_least(1, 20)
+    null_draws: int = at_least(20, 200)
+    shown_facts: int = at_least(0, 1)
+
+
+@dataclass(frozen=True)
 class Intervals:
     """How intervals are made."""
 
@@ -78,6 +114,7 @@ class Execution:
 
     batch_tokens: int = at_least(1, 8192)
     device: str = "auto"
+    kernel: str = one_of("auto", "c", "compile", "eager", default="auto")
 
 
 @dataclass(frozen=True)
@@ -95,6 +132,7 @@ class Profile:
     selection: Selection = Selection()
     model: Model = Model()
     recall: Recall = Recall()
+    circuits: Circuits = Circuits()
     intervals: Intervals = Intervals()
     execution: Execution = Execution()
 
@@ -102,8 +140,8 @@ class Profile:
         """What goes into the protocol hash: everything but `[execution]`."""
         values = dataclasses.asdict(self)
         del values["execution"]
-        values["tracks"] = list(self.tracks)
-        return values
+        listed: dict[str, Any] = json.loads(json.dumps(values))  # tuples as the lists of TOML
+        return listed
 
     def protocol_hash(self, data_fingerprints: dict[str, str]) -> str:
         """Hex sha256 over the parameters and the fingerprints of the data sets used."""

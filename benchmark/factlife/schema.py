@@ -247,6 +247,212 @@ CANDIDATES = Table(
     ),
 )
 
+_FACT = Column("fact_id", pa.string(), "fact of the fact-probes data set")
+_RELATION = Column("relation", pa.string(), "relation of the fact")
+_LAYER = Column("layer", pa.int32(), "block of the model, from 0")
+_KIND = Column("kind", pa.string(), "head, ffn or expert")
+_INDEX = Column("index", pa.int32(), "head or expert inside its layer, from 0; 0 for an FFN")
+
+_ACTIVE = (
+    Column(
+        "heads",
+        pa.binary(),
+        "attention heads in the circuit, bit layer x H + head, least significant bit first",
+        nullable=True,
+    ),
+    Column("ffns", pa.binary(), "FFNs in the circuit, bit = layer", nullable=True),
+    Column(
+        "experts",
+        pa.binary(),
+        "experts in the circuit, bit layer x E + expert; null in a dense model",
+        nullable=True,
+    ),
+)
+_POSITION = Column("position", pa.int32(), "token position inside the prompt, from 0", "tokens")
+
+CIRCUITS = Table(
+    name="circuits",
+    version=1,
+    grain="checkpoint x fact x position (source template, answer teacher-forced)",
+    key=("revision", "fact_id", "position"),
+    partitions=("stage", "step"),
+    columns=(
+        _REVISION,
+        _STAGE,
+        _STEP,
+        _FACT,
+        _RELATION,
+        _POSITION,
+        Column("token", pa.string(), "text of the token at this position", nullable=True),
+        Column("in_subject", pa.bool_(), "the token belongs to the subject", nullable=True),
+        Column("in_answer", pa.bool_(), "the token belongs to the answer", nullable=True),
+        Column(
+            "predicts_answer",
+            pa.bool_(),
+            "the next token belongs to the answer (T_a)",
+            nullable=True,
+        ),
+        Column("n_layers", pa.int32(), "blocks of the model", nullable=True),
+        Column("n_heads", pa.int32(), "attention heads of a layer", nullable=True),
+        Column("n_experts", pa.int32(), "experts of a layer, 0 in a dense model", nullable=True),
+        *_ACTIVE,
+        Column("flags", pa.list_(pa.string()), "what is unusual about this circuit"),
+        _REASON,
+    ),
+)
+
+CIRCUITS_SWEEP = Table(
+    name="circuits_sweep",
+    version=1,
+    grain="checkpoint x fact x position x other threshold tau",
+    key=("revision", "tau", "fact_id", "position"),
+    partitions=("stage", "step"),
+    columns=(
+        _REVISION,
+        _STAGE,
+        _STEP,
+        Column("tau", pa.float64(), "threshold on contributions, other than the protocol's"),
+        _FACT,
+        _POSITION,
+        *_ACTIVE,
+    ),
+)
+
+CIRCUIT_EDGES = Table(
+    name="circuit_edges",
+    version=1,
+    grain="checkpoint x shown fact x edge of the circuit that predicts its answer",
+    key=("revision", "fact_id", "layer", "edge", "source_position", "target_position"),
+    partitions=("stage", "step"),
+    columns=(
+        _REVISION,
+        _STAGE,
+        _STEP,
+        _FACT,
+        _LAYER,
+        Column(
+            "edge",
+            pa.string(),
+            "attention (summed over heads that survive), residual (past attention, or past the "
+            "whole block where attention and FFN are parallel), ffn, or mid (past the FFN)",
+        ),
+        Column("source_position", pa.int32(), "position the edge comes from", "tokens"),
+        Column("target_position", pa.int32(), "position the edge goes to", "tokens"),
+        Column("contribution", pa.float64(), "c after thresholding and renormalising", "0 to 1"),
+        Column("heads", pa.list_(pa.int32()), "heads that carry an attention edge"),
+    ),
+)
+
+ABLATIONS = Table(
+    name="ablations",
+    version=1,
+    grain="checkpoint x scope of the ablated set x condition x draw x fact",
+    key=("revision", "role", "condition", "draw", "fact_id"),
+    partitions=("stage", "step"),
+    columns=(
+        _REVISION,
+        _STAGE,
+        _STEP,
+        Column("role", pa.string(), "general, entity, relation, fact; circuit; or none (intact)"),
+        Column(
+            "condition",
+            pa.string(),
+            "intact, whole_role (all its heads mean-ablated), role (as many of them as there are "
+            "controls in each layer), control (as many active heads of other roles, matched by "
+            "layer), circuit_only (everything but the fact's circuit mean-ablated), "
+            "circuit_control (a random circuit of the same size kept), none_kept",
+        ),
+        Column("draw", pa.int32(), "draw of the control, 0 where nothing is drawn"),
+        _FACT,
+        _RELATION,
+        Column("n_ablated", pa.int32(), "heads that were ablated", "count"),
+        Column("n_role", pa.int32(), "heads of the role", "count"),
+        _LOGPROB,
+        _N_TOKENS,
+        Column("whole_answer", pa.bool_(), "every answer token is the argmax", nullable=True),
+        _REASON,
+    ),
+)
+
+ROLES = Table(
+    name="roles",
+    version=1,
+    grain="checkpoint x scope (overall or a relation) x component",
+    key=("revision", "scope", "kind", "layer", "index"),
+    columns=(
+        _REVISION,
+        Column("scope", pa.string(), "overall (one disjoint role per component), or a relation"),
+        _KIND,
+        _LAYER,
+        _INDEX,
+        Column("role", pa.string(), "general, entity, relation, fact, or inactive"),
+        Column("score_general", pa.float64(), "c^g over all facts", "0 to 1", nullable=True),
+        Column("score_entity", pa.float64(), "c^e over all facts", "0 to 1", nullable=True),
+        Column(
+            "score_relation",
+            pa.float64(),
+            "c^r of the relation; overall: the highest of any relation",
+            "0 to 1",
+            nullable=True,
+        ),
+        Column(
+            "score_fact",
+            pa.float64(),
+            "highest c^f of any fact in scope",
+            "0 to 1",
+            nullable=True,
+        ),
+        Column("n_facts", pa.int32(), "facts in scope whose c^f is above theta", "count"),
+    ),
+)
+
+TRANSITIONS = Table(
+    name="transitions",
+    version=1,
+    grain="kind of component x scope x role before x role after",
+    key=("kind", "scope", "role_before", "role_after"),
+    columns=(
+        _KIND,
+        Column("scope", pa.string(), "overall, or a relation"),
+        Column("role_before", pa.string(), "role at a checkpoint"),
+        Column("role_after", pa.string(), "role at the next checkpoint"),
+        Column("count", pa.int64(), "component-steps with this change", "count"),
+        Column(
+            "probability",
+            pa.float64(),
+            "P(after | before), pooled over components and consecutive checkpoints",
+            "0 to 1",
+            nullable=True,
+        ),
+        Column("ci_low", pa.float64(), "lower end of its interval", "0 to 1", nullable=True),
+        Column("ci_high", pa.float64(), "upper end of its interval", "0 to 1", nullable=True),
+        Column(
+            "null_mean",
+            pa.float64(),
+            "mean under identities permuted within layer and kind",
+            "0 to 1",
+            nullable=True,
+        ),
+        Column("null_low", pa.float64(), "2.5 % quantile of that null", "0 to 1", nullable=True),
+        Column("null_high", pa.float64(), "97.5 % quantile of that null", "0 to 1", nullable=True),
+        Column(
+            "per_log_token",
+            pa.float64(),
+            "changes per component and unit of ln(tokens); null on the diagonal",
+            "per ln(tokens)",
+            nullable=True,
+        ),
+        Column(
+            "rate",
+            pa.float64(),
+            "entry of the generator Q with P = expm(Q x difference in ln(tokens))",
+            "per ln(tokens)",
+            nullable=True,
+        ),
+        _REASON,
+    ),
+)
+
 SCORES = Table(
     name="scores",
     version=1,
@@ -267,7 +473,21 @@ SCORES = Table(
     ),
 )
 
-TABLES: Mapping[str, Table] = {t.name: t for t in (CHECKPOINTS, RECALL, CANDIDATES, SCORES)}
+TABLES: Mapping[str, Table] = {
+    t.name: t
+    for t in (
+        CHECKPOINTS,
+        RECALL,
+        CANDIDATES,
+        CIRCUITS,
+        CIRCUITS_SWEEP,
+        CIRCUIT_EDGES,
+        ABLATIONS,
+        ROLES,
+        TRANSITIONS,
+        SCORES,
+    )
+}
 
 
 def columns_markdown(tables: Iterable[Table] = tuple(TABLES.values())) -> str:

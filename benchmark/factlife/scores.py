@@ -12,9 +12,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from factlife.config import Intervals
+from factlife.circuits import metrics as circuit_metrics
+from factlife.config import Circuits, Intervals, from_mapping
 from factlife.recall import metrics as recall_metrics
-from factlife.recall.metrics import Checkpoint, Measured
+from factlife.recall.metrics import Checkpoint
+from factlife.stats import Measured
 
 
 @dataclass(frozen=True)
@@ -168,6 +170,7 @@ METRICS: tuple[Metric, ...] = (
         "hallucination.auroc", "Known against made-up", "AUROC", "higher",
         "How well the top probability tells real subjects from made-up ones; 0.5 is not at all.",
     ),
+    *(Metric(*entry) for entry in circuit_metrics.REGISTRY),
 )  # fmt: skip
 
 BY_NAME: Mapping[str, Metric] = {m.name: m for m in METRICS}
@@ -179,6 +182,63 @@ def measured_checkpoints(checkpoints: pa.Table) -> list[Checkpoint]:
     return [Checkpoint(r["revision"], r["tokens"]) for r in rows if not r["reason"]]
 
 
+@dataclass(frozen=True)
+class Protocol:
+    """The settings of a run that its scores depend on."""
+
+    tracks: tuple[str, ...]
+    intervals: Intervals
+    circuits: Circuits
+
+    @classmethod
+    def read(cls, params: Mapping[str, Any]) -> Protocol:
+        """From a manifest's `protocol.params`. Raises UsageError where they are not to the form."""
+        sections = {"intervals": Intervals, "circuits": Circuits}
+        made: dict[str, Any] = {
+            name: from_mapping(of, params.get(name, {}), f"manifest.json: {name}")
+            for name, of in sections.items()
+        }
+        return cls(tuple(params.get("tracks", ("recall",))), **made)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The derived tables; empty where nothing was there to derive them from."""
+
+    scores: list[dict[str, Any]]
+    roles: pa.Table
+    transitions: list[dict[str, Any]]
+
+
+def score_tables(
+    tables: Mapping[str, pa.Table],
+    protocol: Protocol,
+    *,
+    chance: Mapping[str, float],
+    subsets: Mapping[str, Sequence[str]],
+) -> Scored:
+    """Derive `scores`, `roles` and `transitions` from the measured tables; needs no model.
+
+    Args:
+        tables: the measured tables by name; those of a track that was not run are empty.
+        chance, subsets: as in `score_rows`.
+    """
+    intervals = protocol.intervals
+    rows: list[dict[str, Any]] = []
+    if "recall" in protocol.tracks:
+        rows += score_rows(tables, intervals=intervals, chance=chance, subsets=subsets)
+    circuits = circuit_metrics.measure_all(
+        tables["circuits"],
+        tables["circuits_sweep"],
+        tables["ablations"],
+        tables["checkpoints"],
+        settings=protocol.circuits,
+        intervals=intervals,
+    )
+    rows += [_row(m) for m in circuits.measured]
+    return Scored(rows, circuits.roles, circuits.transitions)
+
+
 def score_rows(
     tables: Mapping[str, pa.Table],
     *,
@@ -186,7 +246,7 @@ def score_rows(
     chance: Mapping[str, float],
     subsets: Mapping[str, Sequence[str]],
 ) -> list[dict[str, Any]]:
-    """Compute the rows of `scores` from the run's other tables; needs no model.
+    """Compute the rows of `scores` that recall gives from the run's tables; needs no model.
 
     Args:
         tables: `checkpoints`, `recall` and `candidates`.

@@ -332,3 +332,16 @@ def permutation_p(observed: float, null: npt.ArrayLike, alternative: str = "grea
     less = (1 + np.sum(d <= observed)) / (1 + len(d))
     tails = {"greater": greater, "less": less, "two-sided": min(1.0, 2 * min(greater, less))}
     return float(tails[alternative])
+
+
+# ---- what metrics hand to scores -------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One metric in one scope, at one revision or over the series (empty revision)."""
+
+    metric: str
+    scope: str
+    revision: str
+    estimate: Estimate

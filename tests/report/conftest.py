@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.report.circuit_run import FOURTEEN, CircuitDesign, build_circuit_run
 from tests.report.synthetic import Design, build_run
 
 from factlife.report import write_report
@@ -31,3 +32,12 @@ def make_run(tmp_path: Path) -> Callable[[Design], RunStore]:
         return build_run(tmp_path / "run", design)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def circuit_run(tmp_path_factory: pytest.TempPathFactory) -> RunStore:
+    """14 checkpoints of a model of 4 layers x 4 heads, both tracks; with its report."""
+    recall = Design(tokens=FOURTEEN, facts_per_relation=3)
+    run = build_circuit_run(tmp_path_factory.mktemp("circuits") / "run", CircuitDesign(recall))
+    write_report(run)
+    return run

@@ -24,6 +24,7 @@ from factlife.store import RunStore, write_json
 
 EVIL = "</script><script>alert(1)</script>"
 EVIL_NAMES = (EVIL, '"onmouseover="alert(1)', "<img src=x onerror=alert(1)>", "var(--loc)")
+RECALL = [m for m in METRICS if not m.name.startswith("circuits.")]  # all that these runs have
 MakeRun = Callable[[Design], RunStore]
 
 
@@ -60,7 +61,7 @@ def rows(table: dict[str, Any]) -> list[dict[str, Any]]:
 def test_headline_cards_show_what_result_json_says(full_run: RunStore, page: Element) -> None:
     metrics = json.loads((full_run.root / "result.json").read_text())["metrics"]
     cards = page.one("section", id="headline").all("article")
-    assert [c.attributes["data-metric"] for c in cards] == [m.name for m in METRICS if m.headline]
+    assert [c.attributes["data-metric"] for c in cards] == [m.name for m in RECALL if m.headline]
     for card in cards:
         wanted = metrics[card.attributes["data-metric"]]
         shown = card.all("p", class_="value")[0].one("data")
@@ -89,7 +90,7 @@ def test_subsets_stand_apart_with_the_level_of_guessing(full_run: RunStore, page
 
 def test_every_metric_is_in_the_table_with_its_meaning(page: Element) -> None:
     text = page.one("section", id="numbers").text
-    for metric in METRICS:
+    for metric in RECALL:
         assert metric.title in text
         assert metric.meaning in text
 

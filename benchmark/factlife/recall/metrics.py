@@ -22,20 +22,10 @@ import pyarrow as pa
 
 from factlife import stats
 from factlife.errors import UsageError
-from factlife.stats import Estimate, Floats, Resampler, Support
+from factlife.stats import Estimate, Floats, Measured, Resampler, Support
 
 Mask = npt.NDArray[np.bool_]
 SERIES = ""  # the `revision` of a number that belongs to the whole series
-
-
-@dataclass(frozen=True)
-class Measured:
-    """One metric in one scope, at one revision or over the series."""
-
-    metric: str
-    scope: str
-    revision: str
-    estimate: Estimate
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 view.py      tables of a run folder -> what the sections ask for
 datasets.py  the numbers behind the charts, embedded once
 charts.py    Vega-Lite specifications; figures.py: title, legend, chart, data table
+circuit_*.py role maps, their numbers, and packed circuits; drawn by assets/circuits.js
 sections/    one function a section; a new track adds its own to SECTIONS
 page.py      the shell that the leaderboard shares
 """
@@ -12,7 +13,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from factlife.report import text
+from factlife.report import circuit_view, text
 from factlife.report.datasets import JOINS, all_datasets
 from factlife.report.html import Html, h, join
 from factlife.report.page import asset, vega_bundle, whole_page
@@ -46,13 +47,20 @@ def render(view: View) -> str:
         "tables": all_datasets(view),
         "figures": {f.id: f.description() for f in figures},
     }
+    data, styles, drawings = {"charts": charts}, [], []
+    if view.measured and view.role_maps:
+        data["drawings"] = circuit_view.embedded(view, view.circuit_selection)
+        styles = [asset("factlife.report", "circuits.css")]
+        drawings = [asset("factlife.report", "circuits.js")]  # before the charts: they take longer
+    code = [vega_bundle(), asset("factlife.report", "charts.js")] if figures else []
     return whole_page(
         title=f"{view.result['series_name']}: factlife report",
         header=_header(view, sections),
         navigation=[(s.id, s.short) for s in sections],
         main=join(s.html() for s in sections),
-        data={"charts": charts},
-        scripts=[vega_bundle(), asset("factlife.report", "charts.js")] if figures else [],
+        data=data,
+        styles=styles,
+        scripts=[*drawings, *code],
     )
 
 

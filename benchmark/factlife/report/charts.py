@@ -71,9 +71,9 @@ def _x(axis: Axis, field: str = "x") -> alt.X:
     )
 
 
-def _colour(names: Sequence[str], colours: Sequence[str]) -> alt.Color:
+def _colour(names: Sequence[str], colours: Sequence[str], field: str = "scope") -> alt.Color:
     scale = alt.Scale(domain=list(names), range=list(colours))
-    return alt.Color("scope:N", scale=scale, legend=None)
+    return alt.Color(f"{field}:N", scale=scale, legend=None)
 
 
 def _estimate_tooltip(precise: str) -> list[alt.Tooltip]:
@@ -325,3 +325,306 @@ def knowledge(
         tooltip=tooltip,
     )
     return _finish(chart, KNOWLEDGE_ROW)  # each panel says its own height
+
+
+# ---- circuits --------------------------------------------------------------------------------
+
+
+def _checkpoint_tooltip(*others: alt.Tooltip) -> list[alt.Tooltip]:
+    return [
+        *others,
+        alt.Tooltip("revision:N", title="checkpoint"),
+        alt.Tooltip("tokens:Q", title="training tokens", format=",d"),
+    ]
+
+
+def stacked(
+    axis: Axis, scale: Scale, parts: Sequence[str], colours: Sequence[str], height: int = 240
+) -> Spec:
+    """Bands of roles over training that lie on one another; rows say their ends (low, high).
+
+    Checkpoints in the slot of step 0, or without a neighbour, get a bar instead of a band.
+    """
+    colour = _colour(parts, colours, "role")
+    y = alt.Y("low:Q", title=scale.title, scale=scale.vega(), axis=_value_axis(scale))
+    base = alt.Chart()
+    together = base.transform_filter(alt.FieldEqualPredicate(field="alone", equal=False))
+    alone = base.transform_filter(alt.FieldEqualPredicate(field="alone", equal=True))
+    ends: Spec = {"x": _x(axis), "y": y, "y2": alt.Y2("high:Q"), "color": colour}
+    seam: Spec = {"stroke": variable("bg"), "strokeWidth": 0.8}
+    tooltip = _checkpoint_tooltip(
+        alt.Tooltip("role:N", title="role"),
+        alt.Tooltip("share:Q", title="share", format=".1%"),
+        alt.Tooltip("count:Q", title="components"),
+        alt.Tooltip("of:Q", title="of"),
+        alt.Tooltip("ci_low:Q", title="interval from", format=".1%"),
+        alt.Tooltip("ci_high:Q", title="interval to", format=".1%"),
+    )
+    wide = max(4, 16 if len(axis.values) <= MANY else 8)
+    some_alone = any(axis.is_alone(v) for v in axis.values)
+    some_together = not all(axis.is_alone(v) for v in axis.values)
+    layers = [
+        *_breaks(axis),
+        *([together.mark_area(opacity=1, **seam).encode(**ends)] if some_together else []),
+        *([alone.mark_bar(width=wide, **seam).encode(**ends)] if some_alone else []),
+        # Seen by the pointer only: a band has no tooltip of its own at each checkpoint.
+        base.mark_bar(width=wide, opacity=0).encode(**ends, tooltip=tooltip),
+        base.transform_filter("datum.share > 0")
+        .mark_point(filled=True, size=10, opacity=1, color=variable("bg"))
+        .encode(x=_x(axis), y=alt.Y("high:Q", title=scale.title), tooltip=tooltip),
+    ]
+    return _finish(alt.layer(*layers, data=_ROWS), height)
+
+
+def against_null(
+    axis: Axis,
+    scale: Scale,
+    lines: Sequence[str],
+    colours: Sequence[str],
+    height: int = 280,
+    null: bool = True,
+) -> Spec:
+    """A measure over training with its interval, and its null: dashed, squares, with its band.
+
+    Args:
+        scale: with a domain, as some panels may have rows for some of the layers only.
+        lines: what colour tells apart; the null is muted.
+        null: whether any rows of the null are drawn.
+    """
+    colour = _colour(lines, colours, "line")
+    own = alt.FieldEqualPredicate(field="measure", equal="measured")
+    others = alt.FieldEqualPredicate(field="measure", equal="null")
+    muted = alt.value(variable("muted"))
+    tooltip = [
+        alt.Tooltip("line:N", title="set"),
+        alt.Tooltip("measure:N", title="number"),
+        alt.Tooltip("scope:N", title="facts"),
+        *_estimate_tooltip(scale.precise)[2:],
+    ]
+    layers = [*_breaks(axis), *_reference(scale, "y")]
+    if null:
+        rows = alt.Chart().transform_filter(others)
+        layers += _run(rows, axis, scale, muted, [7, 3], "square", tooltip)
+    rows = alt.Chart().transform_filter(own)
+    layers += _run(rows, axis, scale, colour, [], "circle", tooltip)
+    return _finish(alt.layer(*layers, data=_ROWS), height)
+
+
+def _run(
+    rows: Any, axis: Axis, scale: Scale, paint: Any, dash: list[int], shape: str, tooltip: Any
+) -> list[Any]:
+    """Band, line and points of one measure."""
+    x = _x(axis)
+    y = alt.Y("value:Q", title=scale.title, scale=scale.vega(), axis=_value_axis(scale))
+    low, high = alt.Y("ci_low:Q", title=scale.title), alt.Y2("ci_high:Q")
+    together = rows.transform_filter(alt.FieldEqualPredicate(field="alone", equal=False))
+    alone = rows.transform_filter(alt.FieldEqualPredicate(field="alone", equal=True))
+    size = 30 if len(axis.values) <= MANY else 12
+    line: Spec = {"strokeWidth": 2, **({"strokeDash": dash} if dash else {})}
+    made = []
+    if any(axis.is_alone(v) for v in axis.values):
+        made.append(alone.mark_rule(strokeWidth=1.5, opacity=0.6).encode(x, low, high, color=paint))
+    if not all(axis.is_alone(v) for v in axis.values):
+        made.append(together.mark_area(opacity=0.16).encode(x, low, high, color=paint))
+        made.append(together.mark_line(**line).encode(x=x, y=y, color=paint))
+    points = rows.mark_point(filled=True, size=size, opacity=1, shape=shape)
+    return [*made, points.encode(x=x, y=y, color=paint, tooltip=tooltip)]
+
+
+def small_against_null(
+    axis: Axis, scale: Scale, lines: Sequence[str], colours: Sequence[str]
+) -> Spec:
+    """The same, small enough to stand among others."""
+    small = replace(scale, title="", ticks=3)
+    return _without_titles(against_null(axis, small, lines, colours, height=130))
+
+
+def matrix(roles: Sequence[str], height: int = 270) -> Spec:
+    """Role before x role after: a shade, a number, and a note under it, in every cell."""
+    tooltip = [
+        alt.Tooltip("before:N", title="role before"),
+        alt.Tooltip("after:N", title="role after"),
+        alt.Tooltip("count:Q", title="changes counted", format=",d"),
+        alt.Tooltip("probability:Q", title="probability", format=".1%"),
+        alt.Tooltip("ci_low:Q", title="interval from", format=".1%"),
+        alt.Tooltip("ci_high:Q", title="interval to", format=".1%"),
+        alt.Tooltip("null_mean:Q", title="null, mean", format=".1%"),
+        alt.Tooltip("null_low:Q", title="null from", format=".1%"),
+        alt.Tooltip("null_high:Q", title="null to", format=".1%"),
+        alt.Tooltip("per_log_token:Q", title="per ln(tokens)", format=".3f"),
+        alt.Tooltip("rate:Q", title="fitted rate per ln(tokens)", format=".3f"),
+        alt.Tooltip("reason:N", title="not measured"),
+    ]
+    plain = alt.Axis(ticks=False, domain=False, labelAngle=0, labelColor=variable("ink"))
+    all_roles = alt.Scale(domain=list(roles))  # a role that nothing held has its row and column too
+    x = alt.X("after:N", title="role after", scale=all_roles, axis=plain)
+    y = alt.Y("before:N", title="role before", scale=all_roles, axis=plain)
+    scale = alt.Scale(domain=[0, 1], range=[variable("shade-low"), variable("shade-high")])
+    shade = alt.Color("shade:Q", scale=scale, legend=None)
+    on = alt.condition("datum.shade > 0.5", alt.value(variable("bg")), alt.value(variable("ink")))
+    base = alt.Chart(_ROWS).encode(x=x, y=y)
+    layers = [
+        base.mark_rect(stroke=variable("bg"), strokeWidth=2).encode(color=shade, tooltip=tooltip),
+        base.mark_text(dy=-6, fontSize=12.5, fontWeight=600).encode(
+            text="label:N", color=on, tooltip=tooltip
+        ),
+        base.mark_text(dy=9, fontSize=10).encode(text="note:N", color=on, tooltip=tooltip),
+    ]
+    return _finish(alt.layer(*layers), height)
+
+
+def by_layer(n_layers: int, seams: list[float], top: float) -> Spec:
+    """Switches of each layer.
+
+    Args:
+        seams: where broken lines part the thirds.
+        top: the highest bar of any kind of component.
+    """
+    x = _layers(n_layers)
+    title = "switches per component"
+    y = alt.Y("switches:Q", title=title, scale=alt.Scale(domain=[0, 1.05 * top or 1], nice=False))
+    tooltip = [
+        alt.Tooltip("layer:Q", title="layer"),
+        alt.Tooltip("third:N", title="third"),
+        alt.Tooltip("switches:Q", title=title, format=".2f"),
+    ]
+    marks = alt.Chart().mark_rect(color=variable("bar"))
+    marks = marks.encode(x=x, x2="right:Q", y=y, y2=alt.Y2(datum=0), tooltip=tooltip)
+    parts = [_level(seams, "x", [2, 3])] if seams else []
+    return _finish(alt.layer(*parts, marks, data=_ROWS), 200)
+
+
+def _layers(n_layers: int, field: str = "left") -> alt.X:
+    step = max(1, -(-n_layers // 16))
+    return alt.X(
+        f"{field}:Q", title="layer",
+        scale=alt.Scale(domain=[-0.7, n_layers - 0.3], nice=False, zero=False),
+        axis=alt.Axis(values=list(range(0, n_layers, step)), format="d", grid=False),
+    )  # fmt: skip
+
+
+def by_third(n_layers: int) -> Spec:
+    """Switches of each third of the layers beside their null."""
+    x, middle = _layers(n_layers), _layers(n_layers, "middle")
+    tooltip = [
+        alt.Tooltip("third:N", title="third"),
+        alt.Tooltip("measure:N", title="number"),
+        alt.Tooltip("value:Q", title="switches per head", format=".2f"),
+        alt.Tooltip("ci_low:Q", title="from", format=".2f"),
+        alt.Tooltip("ci_high:Q", title="to", format=".2f"),
+        alt.Tooltip("n:Q", title="heads"),
+    ]
+    base = alt.Chart()
+    null = base.transform_filter(alt.FieldEqualPredicate(field="measure", equal="null"))
+    own = base.transform_filter(alt.FieldEqualPredicate(field="measure", equal="measured"))
+    y = alt.Y("value:Q", title="switches per head", scale=alt.Scale(zero=True, nice=True))
+    low, high = alt.Y("ci_low:Q", title="switches per head"), alt.Y2("ci_high:Q")
+    high_end, name = alt.Y("ci_high:Q", title="switches per head"), alt.Text("third:N")
+    layers = [
+        null.mark_rect(color=variable("muted"), opacity=0.2).encode(
+            x=x, x2="right:Q", y=low, y2=high, tooltip=tooltip
+        ),
+        null.mark_rule(strokeDash=[7, 3], strokeWidth=1.6, color=variable("muted")).encode(
+            x=x, x2="right:Q", y=y, tooltip=tooltip
+        ),
+        own.mark_rule(strokeWidth=2, color=variable("ink")).encode(
+            x=middle, y=low, y2=high, tooltip=tooltip
+        ),
+        own.mark_point(filled=True, size=70, opacity=1, color=variable("ink")).encode(
+            x=middle, y=y, tooltip=tooltip
+        ),
+        own.mark_text(dy=-12, fontSize=11, color=variable("ink"), baseline="bottom").encode(
+            x=middle, y=high_end, text=name
+        ),
+    ]
+    return _finish(alt.layer(*layers, data=_ROWS), 240)
+
+
+def bars(
+    scale: Scale, rows: Sequence[str], parts: Sequence[str], colours: Sequence[str], field: str
+) -> Spec:
+    """Bars from 0 with intervals: one line a row and, within it, one a part (a condition).
+
+    Args:
+        field: column of the rows; the column of the parts is `condition`.
+    """
+    beside = alt.Axis(labelLimit=150, labelPadding=8, ticks=False, domain=False, grid=False)
+    y = alt.Y(f"{field}:N", title=None, sort=list(rows), axis=beside)
+    several = field != "condition"
+    lane: Spec = {"yOffset": alt.YOffset("condition:N", sort=list(parts))} if several else {}
+    x = alt.X("value:Q", title=scale.title, scale=scale.vega(), axis=_value_axis(scale))
+    colour = _colour(parts, colours, "condition")
+    tooltip = _checkpoint_tooltip(
+        *([alt.Tooltip("role:N", title="role")] if several else []),
+        alt.Tooltip("condition:N", title="condition"),
+        alt.Tooltip("value:Q", title="value", format=scale.precise),
+        alt.Tooltip("ci_low:Q", title="interval from", format=scale.precise),
+        alt.Tooltip("ci_high:Q", title="interval to", format=scale.precise),
+        alt.Tooltip("n:Q", title="facts, n"),
+    )
+    base = alt.Chart()
+    layers = [
+        base.mark_bar(height={"band": 0.82}).encode(
+            x=x, x2=alt.X2(datum=0), y=y, color=colour, tooltip=tooltip, **lane
+        ),
+        *_reference(replace(scale, reference=0.0), "x"),
+        base.mark_rule(strokeWidth=2, color=variable("ink")).encode(
+            x=alt.X("ci_low:Q", title=scale.title), x2="ci_high:Q", y=y, **lane
+        ),
+        base.mark_point(filled=True, size=26, opacity=1, color=variable("ink")).encode(
+            x=x, y=y, tooltip=tooltip, **lane
+        ),
+    ]
+    return _finish(alt.layer(*layers, data=_ROWS), (46 if several else 34) * len(rows))
+
+
+def thresholds(
+    scale: Scale, values: Sequence[float], own: float | None, lines: Sequence[str],
+    colours: Sequence[str],
+) -> Spec:  # fmt: skip
+    """A measure against a threshold; the protocol's own value is marked by a broken line."""
+    low, high = min(values), max(values)
+    domain = [low / 1.15, high * 1.15]
+    x = alt.X(
+        "at:Q", title="threshold (log scale)",
+        scale=alt.Scale(type="log", domain=domain, nice=False),
+        axis=alt.Axis(values=list(values), format=".3~g", grid=False, labelOverlap=True),
+    )  # fmt: skip
+    y = alt.Y("value:Q", title=scale.title, scale=scale.vega(), axis=_value_axis(scale))
+    colour = _colour(lines, colours, "line")
+    tooltip = [
+        alt.Tooltip("setting:N", title="threshold"),
+        alt.Tooltip("line:N", title="heads"),
+        *_estimate_tooltip(scale.precise)[2:],
+    ]
+    base = alt.Chart()
+    mark = alt.Chart(alt.InlineData(values=[{"at": own}] if own is not None else []))
+    layers = [
+        *([mark.mark_rule(strokeDash=[2, 3], color=variable("muted")).encode(x=x)] if own else []),
+        base.mark_line(strokeWidth=2).encode(x=x, y=y, color=colour),
+        base.mark_rule(strokeWidth=1.5, opacity=0.5).encode(
+            x=x, y=alt.Y("ci_low:Q", title=scale.title), y2="ci_high:Q", color=colour
+        ),
+        base.mark_point(filled=True, size=36, opacity=1).encode(
+            x=x, y=y, color=colour, tooltip=tooltip
+        ),
+    ]
+    return _finish(alt.layer(*layers, data=_ROWS), 220)
+
+
+def settings(axis: Axis, scale: Scale, names: Sequence[str], colours: Sequence[str]) -> Spec:
+    """A measure over training, one line a setting of a threshold."""
+    x = _x(axis)
+    y = alt.Y("value:Q", title=None, scale=scale.vega(), axis=_value_axis(scale))
+    colour = _colour(names, colours, "setting")
+    tooltip = [alt.Tooltip("setting:N", title="threshold"), *_estimate_tooltip(scale.precise)[2:]]
+    base = alt.Chart()
+    together = base.transform_filter(alt.FieldEqualPredicate(field="alone", equal=False))
+    layers = [
+        *_breaks(axis),
+        together.mark_line(strokeWidth=2).encode(x=x, y=y, color=colour),
+        base.mark_point(filled=True, size=24, opacity=1).encode(
+            x=x, y=y, color=colour, tooltip=tooltip
+        ),
+    ]
+    return _without_titles(_finish(alt.layer(*layers, data=_ROWS), 130))

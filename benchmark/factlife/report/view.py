@@ -13,15 +13,23 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from factlife.circuits.metrics.series import Checkpoint, Series
 from factlife.errors import UsageError
 from factlife.recall.metrics import SERIES, Cube, cube
 from factlife.report.axis import Axis, make_axis
+from factlife.report.circuit_data import Dataset, rows_of
+from factlife.report.circuit_roles import RoleMap, role_maps
+from factlife.report.circuit_view import Selection, select
 from factlife.result import load_result, metric_key
-from factlife.scores import BY_NAME, measured_checkpoints
+from factlife.scores import BY_NAME, METRICS, Metric, measured_checkpoints
 from factlife.store import RunStore
 
 Row = dict[str, Any]
 OVERALL = "overall"
+_OVER_FACTS = (
+    "recall.",
+    "hallucination.",
+)  # their scopes are sets of facts; others have thresholds
 
 
 @dataclass(frozen=True)
@@ -59,6 +67,7 @@ class View:
         scores: (metric, scope, revision) -> row of the scores table.
         subjects, answers: fact id -> name, for facts in the candidates table.
         candidates: relation -> number of candidates.
+        run: the run folder; tables of the circuits track are read when they are first asked for.
     """
 
     result: Row
@@ -70,6 +79,7 @@ class View:
     subjects: Mapping[str, str]
     answers: Mapping[str, str]
     candidates: Mapping[str, int]
+    run: RunStore
 
     @cached_property
     def measured(self) -> tuple[Row, ...]:
@@ -99,13 +109,20 @@ class View:
         return str(self.measured[-1]["revision"])
 
     @cached_property
+    def metrics(self) -> tuple[Metric, ...]:
+        """The registry's metrics, without those of a track or component that the run has not."""
+        found = {m for m, _, _ in self.scores}
+        return tuple(m for m in METRICS if m.name in found or not m.name.startswith("circuits."))
+
+    @cached_property
     def scopes(self) -> Scopes:
         """Scopes in the scores table, sorted into kinds."""
         groups = tuple(sorted(set(self.cube.groups)))
         pairs = dict(zip(self.cube.relations, self.cube.groups, strict=True))
         relations = dict(sorted(pairs.items(), key=lambda p: p[1]))
         known = {OVERALL, *groups, *relations}
-        other = [s for s in dict.fromkeys(s for _, s, _ in self.scores) if s not in known]
+        named = dict.fromkeys(s for m, s, _ in self.scores if m.startswith(_OVER_FACTS))
+        other = [s for s in named if s not in known]
         crossed = tuple(s for s in other if s.rpartition(".")[2] in groups and "." in s)
         subsets = tuple(s for s in other if s not in crossed)
         return Scopes(groups, relations, subsets, crossed)
@@ -130,6 +147,62 @@ class View:
             return None
         reasons = dict.fromkeys(r["reason"] for r in rows if r["reason"])
         return "; ".join(reasons) or "this profile does not measure it"
+
+    # ---- circuits ------------------------------------------------------------------------
+
+    @cached_property
+    def circuits(self) -> pa.Table:
+        """Circuits of every position; no rows where the track was not run."""
+        return self.run.read("circuits")
+
+    @cached_property
+    def circuit_edges(self) -> pa.Table:
+        """Edges of the circuits that are shown."""
+        return self.run.read("circuit_edges")
+
+    @cached_property
+    def circuit_selection(self) -> Selection | None:
+        """Circuits of single facts that the report embeds."""
+        return select(self)
+
+    @cached_property
+    def roles(self) -> pa.Table:
+        """Role of every component at every checkpoint."""
+        return self.run.read("roles")
+
+    @cached_property
+    def role_maps(self) -> Mapping[str, RoleMap]:
+        """Kind of component -> roles at the measured checkpoints, for the kinds that have any."""
+        return role_maps(self.roles, [c["revision"] for c in self.measured])
+
+    @cached_property
+    def circuit_series(self) -> Series:
+        """The measured checkpoints as the circuits track orders them."""
+        return Series(
+            tuple(
+                Checkpoint(c["revision"], c["stage"], c["step"], c["tokens"]) for c in self.measured
+            )
+        )
+
+    @cached_property
+    def circuit_rows(self) -> Mapping[str, Dataset]:
+        """Data set of the circuits track -> its rows and their columns."""
+        return rows_of(self)
+
+    def circuit_score(self, metric: str, scope: str, at: int | str) -> Row | None:
+        """A metric of the circuits track at a measured checkpoint's place, or of the series."""
+        revision = self.measured[at]["revision"] if isinstance(at, int) else at
+        return self.score(f"circuits.{metric}", scope, revision)
+
+    @cached_property
+    def transitions(self) -> pa.Table:
+        """Changes of role between checkpoints."""
+        return self.run.read("transitions")
+
+    @cached_property
+    def ablations(self) -> pa.Table:
+        """Recall of every fact with heads ablated."""
+        return self.run.read("ablations")
 
     # ---- chance --------------------------------------------------------------------------
 
@@ -203,6 +276,7 @@ def load_view(run: RunStore) -> View:
         subjects=subjects,
         answers=answers,
         candidates=candidates,
+        run=run,
     )
 
 

@@ -14,12 +14,15 @@ from typing import Any
 
 import torch
 
+from factlife.circuits import measure as circuits
+from factlife.circuits.ablate import max_trials
 from factlife.config import Profile
 from factlife.corpora.fact_probes import FactProbes, load_fact_probes
 from factlife.errors import UsageError
 from factlife.recall.measure import prepare
 from factlife.runner.progress import Silent
 from factlife.runner.run import Checked, Options, check_revisions, protocol_hash
+from factlife.runner.tracks import refuse_untraceable
 from factlife.series.fetch import disk_needed, fetch_small, has_tokenizer
 from factlife.series.integrity import tensor_entries, weight_files
 from factlife.series.loading import check_config, load_tokenizer, pick_device
@@ -56,7 +59,9 @@ class Plan:
     """A plan.
 
     Attributes:
-        prompts: sentences scored a checkpoint; `prompt_tokens` their tokens.
+        prompts: sentences scored a checkpoint; `prompt_tokens` are the tokens that run through
+            the model for them and for tracing circuits.
+        ablation_tokens: tokens more at each checkpoint whose roles are ablated.
         seconds: rough estimate for what is not finished: 2 x parameters x tokens FLOPs a
             checkpoint at a quarter of the speed of a matrix product measured just now, plus
             reading the weights twice at 1 GB/s. Downloads, which run beside it, are not in it.
@@ -74,6 +79,7 @@ class Plan:
     revisions: tuple[PlannedRevision, ...]
     prompts: int
     prompt_tokens: int
+    ablation_tokens: int
     seconds: float
     download: int = 0
     disk: int = 0
@@ -92,9 +98,11 @@ def plan(series: Series, profile: Profile, out: Path, options: Options) -> Plan:
     chosen = select(series.revisions, profile.selection)
     for r in chosen:
         if not r.remote:
-            check_config(r.path, trust_remote_code=options.trust_remote_code)
+            config = check_config(r.path, trust_remote_code=options.trust_remote_code)
+            refuse_untraceable(config, r.path, profile)
     revisions, tokenizer = _revisions(chosen, series, out, options)
     prompts, tokens = _prompts(tokenizer, probes, profile)
+    traced, ablated = _circuit_tokens(tokenizer, probes, profile)
     todo = [r.download for r in revisions if r.download]
     return Plan(
         series=series.name,
@@ -105,8 +113,9 @@ def plan(series: Series, profile: Profile, out: Path, options: Options) -> Plan:
         available=len(series.revisions),
         revisions=revisions,
         prompts=prompts,
-        prompt_tokens=tokens,
-        seconds=_seconds(revisions, tokens, device),
+        prompt_tokens=tokens + traced,
+        ablation_tokens=ablated,
+        seconds=_seconds(revisions, tokens + traced, ablated, profile, device),
         download=sum(todo),
         disk=disk_needed(todo),
         warnings=series.warnings,
@@ -170,6 +179,8 @@ def _parameters(file: Path) -> int:
 
 def _prompts(tokenizer: Any, probes: FactProbes, profile: Profile) -> tuple[int, int]:
     """Sentences, and the tokens that run through the model: shared prompts once, tails each."""
+    if "recall" not in profile.tracks:
+        return 0, 0
     prepared = prepare(tokenizer, probes, profile, None)
     tokens = sum(len(i.encoded.ids) for i in prepared.recall)
     tokens += sum(
@@ -180,10 +191,28 @@ def _prompts(tokenizer: Any, probes: FactProbes, profile: Profile) -> tuple[int,
     return len(prepared.recall) + sum(len(g) for g in prepared.candidates), tokens
 
 
-def _seconds(revisions: tuple[PlannedRevision, ...], tokens: int, device: torch.device) -> float:
+def _circuit_tokens(tokenizer: Any, probes: FactProbes, profile: Profile) -> tuple[int, int]:
+    """Tokens for tracing at every checkpoint, and for ablation where that is done."""
+    if "circuits" not in profile.tracks:
+        return 0, 0
+    items = circuits.prepare(tokenizer, probes, profile, None).items
+    tokens = sum(len(i.encoded.ids) for i in items)
+    return tokens, tokens * max_trials(profile)
+
+
+def _seconds(
+    revisions: tuple[PlannedRevision, ...],
+    tokens: int,
+    ablation_tokens: int,
+    profile: Profile,
+    device: torch.device,
+) -> float:
     speed = _matmul_speed(device)
     open_ = [r for r in revisions if not r.finished and not r.reason]
-    compute = sum(2 * r.parameters * tokens / (0.25 * speed) for r in open_)
+    ablated = {"all": open_, "last": open_[-1:], "none": []}[profile.circuits.ablations]
+    products = sum(r.parameters * tokens for r in open_)
+    products += sum(r.parameters * ablation_tokens for r in ablated)
+    compute = 2 * products / (0.25 * speed)
     return compute + sum(2 * r.bytes / 1e9 for r in open_)
 
 

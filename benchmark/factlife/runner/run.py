@@ -1,13 +1,13 @@
 """Run a profile over a series: measure what is missing, then score and report.
 
-Parts of a checkpoint are written in the order candidates, recall, checkpoints; the row in
-`checkpoints` therefore stands for a checkpoint whose other parts are there.
+The row of a checkpoint in `checkpoints` is written after the parts of all tracks, and therefore
+stands for a checkpoint whose other parts are there.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,9 @@ import factlife
 from factlife.config import Profile, nearest
 from factlife.corpora.fact_probes import FactProbes, load_fact_probes
 from factlife.errors import IntegrityError, UsageError
-from factlife.recall.measure import Prepared, measure, prepare
 from factlife.runner.progress import Progress
 from factlife.runner.provenance import environment
+from factlife.runner.tracks import MEASURED_TABLES, Tracks, refuse_untraceable, reinitialise
 from factlife.series.fetch import (
     LEDGER,
     Fetcher,
@@ -36,12 +36,12 @@ from factlife.series.local import Revision, Series
 from factlife.series.select import select
 from factlife.series.survey import Listed, equal_weights, survey
 from factlife.series.swap import Module
-from factlife.store import RunStore, sha256_json
+from factlife.store import RunStore
 
 log = logging.getLogger(__name__)
 
 ALIAS = "alias of"
-MEASURED_TABLES = ("candidates", "recall", "checkpoints")
+RANDOM_INIT = {"revision": "random-init", "stage": "random-init", "step": None}
 
 
 @dataclass(frozen=True)
@@ -95,12 +95,14 @@ class Outcome:
     Attributes:
         measured, reused: revision names.
         warnings: what a reader should know.
+        seconds: time spent measuring each track.
     """
 
     root: Path
     measured: tuple[str, ...]
     reused: tuple[str, ...]
     warnings: tuple[str, ...] = field(default=())
+    seconds: Mapping[str, float] = field(default_factory=dict)
 
 
 def default_out(series: Series, profile: Profile) -> Path:
@@ -134,7 +136,8 @@ def run(
     _check_subsets(series, probes)
     for revision in series.revisions:
         if revision.name not in options.exclude and not revision.remote:
-            check_config(revision.path, trust_remote_code=options.trust_remote_code)
+            config = check_config(revision.path, trust_remote_code=options.trust_remote_code)
+            refuse_untraceable(config, revision.path, profile)
     chosen = select(series.revisions, profile.selection)
     manifest = _manifest(series, profile, probes, device, options)
     with RunStore.writer(out, manifest) as store:
@@ -151,7 +154,7 @@ def run(
             _refuse_findings(checked)
         sweep = _Sweep(store, series, profile, probes, device, options, progress)
         done = sweep.measure_missing(checked)
-    return Outcome(out, *done, tuple(warnings) + tuple(sweep.found))
+    return Outcome(out, *done, tuple(warnings) + tuple(sweep.found), sweep.tracks.seconds)
 
 
 def _refuse_nothing(series: Series, checked: Sequence[Checked]) -> None:
@@ -340,7 +343,7 @@ class _Sweep:
     ) -> None:
         self._store, self._series, self._profile = store, series, profile
         self._options, self._progress = options, progress
-        self._prompts = _PromptCache(probes, profile)
+        self.tracks = Tracks(probes, profile)
         self._module = Module(
             profile.model,
             device,
@@ -349,12 +352,19 @@ class _Sweep:
         )
         self._tensors: dict[str, str] = {}  # tensor hash -> revision that has it
         self._tokenizer_from: Listed | None = None
+        self._last = ""  # the last revision that is measured
+        self._random = False  # whether a randomly initialised model stands in for step 0
         self.found: list[str] = []
 
     def measure_missing(
         self, checked: Sequence[Checked]
     ) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Names of the revisions that were measured, and that were there already."""
+        usable = [c for c in checked if not c.reason]
+        self._last = usable[-1].revision.name if usable else ""
+        self._random = "circuits" in self._profile.tracks and all(
+            c.revision.step != 0 for c in usable
+        )
         finished = {c.revision.name for c in checked if not c.reason and self._finished(c, checked)}
         todo = [c for c in checked if not c.reason and c.revision.name not in finished]
         listed = [c.listed for c in todo if c.listed is not None]
@@ -388,13 +398,15 @@ class _Sweep:
         self._tokenizer_from = named[-1] if named else None
         for one in filter(None, (todo[-1], self._tokenizer_from)):
             fetch_small(one, with_code=self._options.trust_remote_code)
-        check_config(todo[-1].revision.path, trust_remote_code=self._options.trust_remote_code)
+        folder = todo[-1].revision.path
+        config = check_config(folder, trust_remote_code=self._options.trust_remote_code)
+        refuse_untraceable(config, folder, self._profile)
 
     def _measure(
         self, checked: Sequence[Checked], finished: set[str], fetcher: Fetcher
     ) -> list[str]:
         measured = []
-        self._progress.start("recall", len(checked), "checkpoints")
+        self._progress.start("measuring", len(checked), "checkpoints")
         for i, c in enumerate(checked):
             if c.reason:
                 _write_unmeasured(self._store, c, self._series)
@@ -435,7 +447,16 @@ class _Sweep:
         if c.listed is not None and not has_tokenizer(c.listed) and self._tokenizer_from:
             tokenizer = self._tokenizer_from.revision.path
         loaded = self._module.load(folder, tokenizer)
-        _measure_one(self._store, c, self._series, self._profile, self._prompts, loaded)
+        last = c.revision.name == self._last
+        _measure_one(self._store, c, self.tracks, loaded, last=last)
+        if last and not self._random_found(c):
+            reinitialise(loaded.model)
+            rows = self.tracks.random_init(loaded, RANDOM_INIT)
+            self._store.write_part("circuits", rows, RANDOM_INIT, c.identity)
+        _write_measured(self._store, c, self._series, loaded)
+
+    def _random_found(self, last: Checked) -> bool:
+        return not self._random or self._store.find_part("circuits", RANDOM_INIT, last.identity)
 
     def _finished(self, c: Checked, checked: Sequence[Checked]) -> bool:
         """Whether nothing is left to do for a revision; remembers its tensors."""
@@ -448,7 +469,11 @@ class _Sweep:
             return row["duplicate_of"] in kept
         if row["reason"]:
             return False
-        if not all(self._store.find_part(t, partition, c.identity) for t in MEASURED_TABLES):
+        last = c.revision.name == self._last
+        if last and not self._random_found(c):
+            return False
+        tables = self.tracks.tables(last=last).values()
+        if not all(self._store.find_part(t, partition, c.identity) for ts in tables for t in ts):
             return False
         if row["tensor_hash"]:
             self._tensors.setdefault(row["tensor_hash"], c.revision.name)
@@ -481,53 +506,38 @@ def _update_row(store: RunStore, c: Checked, series: Series) -> None:
         store.write_part("checkpoints", [row], partition, c.identity)
 
 
-class _PromptCache:
-    """Prompts as tokens, made once for each tokenizer that the series uses."""
-
-    def __init__(self, probes: FactProbes, profile: Profile) -> None:
-        self._probes, self._profile = probes, profile
-        self._made: dict[str, Prepared] = {}
-
-    def get(self, loaded: Loaded) -> Prepared:
-        """Prompts for this checkpoint's tokenizer and context."""
-        key = _tokenizer_key(loaded.tokenizer, loaded.max_length)
-        if key not in self._made:
-            self._made[key] = prepare(
-                loaded.tokenizer, self._probes, self._profile, loaded.max_length
-            )
-        return self._made[key]
-
-
-def _tokenizer_key(tokenizer: Any, max_length: int | None) -> str:
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    content = backend.to_str() if backend is not None else str(id(tokenizer))
-    return sha256_json([content, max_length, tokenizer.bos_token_id])
-
-
 def _measure_one(
     store: RunStore,
     c: Checked,
-    series: Series,
-    profile: Profile,
-    prompts: _PromptCache,
+    tracks: Tracks,
     loaded: Loaded,
+    *,
+    last: bool,
 ) -> None:
+    """Measure the tracks whose parts are not there yet."""
     r, identity = c.revision, c.identity
     keys = {"revision": r.name, "stage": r.stage, "step": r.step}
-    recall, candidates = measure(loaded.model, loaded.tokenizer, prompts.get(loaded), profile, keys)
-    store.write_part("candidates", candidates, r.partition, identity)
-    store.write_part("recall", recall, r.partition, identity)
+    open_ = [
+        track
+        for track, tables in tracks.tables(last=last).items()
+        if not all(store.find_part(t, r.partition, identity) for t in tables)
+    ]
+    for table, rows in tracks.measure(loaded, keys, open_, last=last):
+        store.write_part(table, rows, r.partition, identity)
+
+
+def _write_measured(store: RunStore, c: Checked, series: Series, loaded: Loaded) -> None:
     row = _row(c, series) | {
         "architecture": loaded.architecture,
         "n_parameters": loaded.n_parameters,
         "dtype": loaded.dtype,
         "attention": loaded.attention,
     }
-    store.write_part("checkpoints", [row], r.partition, identity)
+    store.write_part("checkpoints", [row], c.revision.partition, c.identity)
 
 
 def _write_unmeasured(store: RunStore, c: Checked, series: Series) -> None:
-    for table in ("recall", "candidates"):
+    for table in MEASURED_TABLES:
         store.remove_part(table, c.revision.partition)
     store.write_part("checkpoints", [_row(c, series)], c.revision.partition, c.identity)
 

@@ -9,15 +9,18 @@ from typing import Any
 import pyarrow as pa
 
 import factlife
-from factlife.config import Intervals
 from factlife.errors import IntegrityError, UsageError
 from factlife.report import write_report
 from factlife.result import SCHEMA_VERSION, metric_key, problems
-from factlife.scores import score_rows
+from factlife.scores import Protocol, score_tables
 from factlife.store import RunStore, write_json
 
 RESULT = "result.json"
-INPUTS = ("checkpoints", "recall", "candidates")
+INPUTS = (
+    "checkpoints", "recall", "candidates", "circuits", "circuits_sweep", "circuit_edges",
+    "ablations",
+)  # fmt: skip
+DERIVED = ("roles", "transitions", "scores")
 
 
 def score_run(root: Path) -> dict[str, Any]:
@@ -33,14 +36,19 @@ def score_run(root: Path) -> dict[str, Any]:
         tables = {name: store.read(name) for name in INPUTS}
         if not any(r is None for r in tables["checkpoints"]["reason"].to_pylist()):
             raise UsageError(f"{root} holds no measured checkpoint: run `factlife run` first")
-        rows = score_rows(
+        scored = score_tables(
             tables,
-            intervals=Intervals(**manifest["protocol"]["params"]["intervals"]),
+            Protocol.read(manifest["protocol"]["params"]),
             chance=manifest["chance"],
             subsets=manifest["subsets"],
         )
-        store.write_part("scores", rows)
-        result = _result(store, manifest, tables, rows)
+        for name in DERIVED:
+            rows = getattr(scored, name)
+            if len(rows):
+                store.write_part(name, rows)
+            else:
+                store.remove_table(name)
+        result = _result(store, manifest, tables, scored.scores)
         if found := problems(result, RESULT):
             raise IntegrityError(f"factlife wrote a result that breaks its own format: {found[0]}")
         write_json(root / RESULT, result)
@@ -63,7 +71,7 @@ def _result(
     revisions = sorted(tables["checkpoints"].to_pylist(), key=lambda r: r["position"])
     measured = [r for r in revisions if not r["reason"]]
     last = measured[-1]
-    names = [*INPUTS, "scores"]
+    names = [name for name in (*INPUTS, *DERIVED) if store.parts(name)]
     return {
         "schema_version": SCHEMA_VERSION,
         "benchmark_version": factlife.__version__,
@@ -111,7 +119,7 @@ def _metrics(rows: list[dict[str, Any]], last: str) -> dict[str, Any]:
 
 def _exclusions(tables: dict[str, pa.Table]) -> dict[str, int]:
     counts: Counter[str] = Counter()
-    for name in ("recall", "candidates"):
+    for name in ("recall", "candidates", "circuits", "ablations"):
         reasons = tables[name]["reason"].drop_null().to_pylist()
         counts.update(f"{name}: {reason}" for reason in reasons)
     return dict(sorted(counts.items()))

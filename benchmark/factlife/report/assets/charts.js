@@ -76,6 +76,11 @@
     const panel = target.dataset.panel === undefined ? undefined : Number(target.dataset.panel);
     const rows = select(id, panel);
     views.get(target)?.finalize();
+    views.delete(target);
+    if (!rows.length) {
+      target.replaceChildren(factlife.element("p", "No values for these facts.", { class: "missing" }));
+      return;
+    }
     const spec = painted(figures[id].spec, colour);
     if (panel !== undefined) {
       const { height, title } = figures[id].panels[panel];

@@ -11,7 +11,7 @@ from factlife.report.html import Html, h, join
 from factlife.report.marks import interval_mark
 from factlife.report.sections.base import Section, scope_name
 from factlife.report.view import View
-from factlife.scores import METRICS, Metric
+from factlife.scores import Metric
 
 Row = dict[str, Any]
 
@@ -19,7 +19,7 @@ Row = dict[str, Any]
 def headline(view: View) -> Section:
     """The metrics that the registry calls headlines, at the end of the series."""
     parts = {s: scope_name(s) for s in (*view.scopes.groups, *view.scopes.subsets)}
-    cards = [card(view, m, view.final(m.name), parts) for m in METRICS if m.headline]
+    cards = [card(view, m, view.final(m.name), parts) for m in view.metrics if m.headline]
     intro = h(
         "p",
         "The state of the last measured checkpoint, and when it was reached. There is no single "

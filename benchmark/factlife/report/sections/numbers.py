@@ -7,14 +7,14 @@ from factlife.report.sections.base import Section, scope_name
 from factlife.report.tables import estimate, number_cell, table
 from factlife.report.text import direction
 from factlife.report.view import OVERALL, View
-from factlife.scores import METRICS, Metric
+from factlife.scores import Metric
 
 
 def numbers(view: View) -> Section:
     """One row a metric, one column a scope that spans relations."""
     scopes = view.scopes.wide
     head = ["metric", *(scope_name(s) for s in scopes), "n", "unit", "direction"]
-    rows = [_row(view, m, scopes) for m in METRICS]
+    rows = [_row(view, m, scopes) for m in view.metrics]
     where = f"at {view.last}" if view.measured else "of the series"
     about = "Values with intervals beneath; a dash stands where a metric has no such scope."
     body = join([h("p", about), table(f"All metrics {where}", head, rows, "metrics")])

@@ -1,0 +1,1 @@
+"""Circuits: which heads and FFNs carry a fact, their roles, and proof that they matter."""
