@@ -94,7 +94,7 @@ def families(kinds: Sequence[str]) -> dict[str, dict[str, str]]:
 
 def _scores(view: View) -> Iterator[Row]:
     """Metrics over training, with their nulls."""
-    scopes = [OVERALL, *view.scopes.relations]
+    scopes = view.circuit_scopes
     for family, metrics in families(list(view.role_maps)).items():
         for metric, line in metrics.items():
             for measure, name in ((MEASURED, metric), (NULL, f"{metric}_null")):

@@ -29,7 +29,7 @@ def ablation(view: View) -> Section | None:
     )
     figures = [
         _drop(view, "share", Scale("drop in share of facts", ".0%", ".1%", None)),
-        _drop(view, "nats", Scale("drop in log-probability (nats)", ".1f", ".2f", None)),
+        _drop(view, "nats", Scale("drop in log-probability (nats)", ".2~f", ".3f", None)),
         _kept(view),
         *([_over_training(view)] if len(places) > 1 else []),
     ]
