@@ -237,6 +237,11 @@ def _ablations(view: View) -> Iterator[Row]:
                 if e is not None and e["value"] is not None:
                     yield {"unit": unit, "role": role, "condition": condition, "checkpoint": c,
                            **{k: e[k] for k in _ESTIMATE}}  # fmt: skip
+    for role in ACTIVE:
+        e = view.circuit_score(f"ablation_whole_{role}", OVERALL, c)
+        if e is not None and e["value"] is not None:
+            yield {"unit": "whole", "role": role, "condition": role, "checkpoint": c,
+                   **{k: e[k] for k in _ESTIMATE}}  # fmt: skip
     for metric, kept in KEPT.items():
         e = view.circuit_score(metric, OVERALL, c)
         if e is not None and e["value"] is not None:
