@@ -41,8 +41,9 @@ def _whole(view: View) -> Figure:
     id_, about = (
         "circuit-ablation-whole",
         (
-            "Drop in recall when all heads of a role are ablated at once, in share of facts. Nothing "
-            "as large can be drawn from the other heads: the next charts compare equal numbers."
+            "Drop in recall when all heads of a role are ablated at once, in share of facts. The "
+            "other heads may be too few for as large a control: the next charts compare equal "
+            "numbers."
         ),
     )
     found = {r["role"]: r for r in rows(view, "circuit_ablations", unit="whole")}
