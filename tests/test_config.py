@@ -126,8 +126,8 @@ def test_a_profile_file_that_is_not_there_or_not_text_is_refused(tmp_path: Path)
             "model: dtype: 'float23' is not one of float32, bfloat16, float16 "
             "(did you mean 'float32'?)",
         ),
-        ('name = "x"\ntracks = []', "tracks is empty; name at least one of recall"),
-        ('name = "x"\ntracks = ["recal"]', "'recal' is not one of recall (did you mean 'recall'?)"),
+        ('name = "x"\ntracks = []', "tracks is empty; name at least one of recall, injection"),
+        ('name = "x"\ntracks = ["recal"]', "'recal' is not one of recall, injection (did you mean 'recall'?)"),
         ('name = "x"\ntracks = "recall"', "tracks: expected a list, got 'recall'"),
         ('name = "x"\ntracks = [1]', "tracks: expected str, got 1"),
         ('name = "x', "not TOML"),
@@ -200,7 +200,7 @@ def leaves(cls: Any, place: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, .
             yield (*place, f.name), f
 
 
-BASE = Profile("x")
+BASE = Profile("x", tracks=TRACKS)  # what belongs to a track counts only where it runs
 LEAVES = dict(leaves(Profile))
 
 
@@ -232,7 +232,7 @@ def another(f: Any, old: Any) -> Any:
 def test_the_loop_below_sees_every_field() -> None:
     assert len(LEAVES_BY_NAME) == len(LEAVES)  # no name twice
     assert {p for p in LEAVES if p[0] == "execution"} == {
-        ("execution", "batch_tokens"), ("execution", "device"),
+        ("execution", "batch_tokens"), ("execution", "device"), ("execution", "state_seconds"),
     }  # fmt: skip
     assert len(LEAVES) >= 18
 
@@ -255,7 +255,7 @@ def test_the_data_changes_the_protocol_and_its_order_does_not() -> None:
 def test_params_are_json_and_say_nothing_of_execution() -> None:
     params = BASE.params()
     assert json.loads(json.dumps(params)) == params
-    assert "execution" not in params and params["tracks"] == ["recall"]
+    assert "execution" not in params and params["tracks"] == list(TRACKS)
 
 
 def test_the_hash_is_the_same_in_every_process() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,6 +59,43 @@ def restore_latest(trainer: Trainer, states: Path) -> bool:
     if saved:
         _restore(trainer, saved[-1])
     return bool(saved)
+
+
+def load_optimiser(trainer: Trainer, file: Path) -> None:
+    """Put a saved optimiser (OPTIMISER of a training state) into the trainer, before its first step.
+
+    Raises:
+        UsageError: no such file, or the state of another model.
+        IntegrityError: the file is damaged.
+    """
+    if not file.is_file():
+        raise UsageError(f"no optimiser state {file}: give a folder that holds {OPTIMISER}")
+    try:
+        tensors = load_file(file, device=str(trainer.device))
+    except SafetensorError as error:
+        raise IntegrityError(f"{file} is damaged ({error}); save the state again") from error
+    _refuse_foreign_optimiser(_trainable(trainer.model), tensors, file)
+    _load_optimiser(trainer, tensors)
+
+
+def _refuse_foreign_optimiser(
+    parameters: Mapping[str, nn.Parameter], tensors: Mapping[str, Tensor], file: Path
+) -> None:
+    named = {name.rsplit("/", 1)[0] for name in tensors}
+    if named != set(parameters):
+        other = sorted(named ^ set(parameters))[0]
+        raise UsageError(
+            f"{file} is the optimiser state of another model: parameter {other!r} is in one of "
+            "them only; give the state that was saved beside the start revision"
+        )
+    for path, value in tensors.items():
+        name, key = path.rsplit("/", 1)
+        shape = parameters[name].shape
+        if key != "step" and value.shape != shape:
+            raise UsageError(
+                f"{file} is the optimiser state of another model: {name} has shape "
+                f"{list(value.shape)} there, {list(shape)} in the model"
+            )
 
 
 def _saved(states: Path) -> list[Path]:
