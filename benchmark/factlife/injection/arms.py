@@ -110,8 +110,9 @@ def choose_blocks(corpus: Corpus, settings: Injection) -> Mapping[str, Sequence[
             pools[p.block].append(p)
         pools = {b: _in_turn(pool, rng) for b, pool in pools.items()}
     else:
-        order = _in_turn(corpus.passages, rng)
         deck = [b for n in range(max(sizes.values())) for b, size in sizes.items() if n < size]
+        taken = _by_kind(_in_turn(corpus.passages, rng)[: len(deck)])
+        order = [p for kind in taken.values() for p in _shuffled(kind, rng)]
         for p, block in zip(order, deck, strict=False):
             pools[block].append(p)
     for block, size in sizes.items():

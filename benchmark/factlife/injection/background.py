@@ -1,6 +1,7 @@
 """Background text: what a run is trained on beside the passages, packed into rows.
 
 built-in                   articles of the fictional-knowledge register, seeded, without end
+reference                  the text of the reference series (of text seed 0; reference:3 of seed 3)
 FILE.parquet, .jsonl       column `text`; FILE.txt: documents parted by empty lines
 repo:config:text_field     a Hub data set, streamed by the `datasets` library
 
@@ -26,7 +27,7 @@ from torch import Tensor
 
 from factlife.errors import IntegrityError, PartialError, UsageError
 
-BUILT_IN = "built-in"
+BUILT_IN, REFERENCE = "built-in", "reference"
 BUFFER = 1000
 _ENDINGS = (".parquet", ".jsonl", ".txt")
 _UNBOUNDED = 10**12
@@ -43,6 +44,9 @@ def documents(source: str, seed: int) -> Documents:
     """
     if source == BUILT_IN:
         return lambda: _articles(seed)
+    name, _, text_seed = source.partition(":")
+    if name == REFERENCE and (not text_seed or text_seed.isdecimal()):
+        return lambda: shuffled(_reference(int(text_seed or 0)), seed)
     if Path(source).suffix in _ENDINGS:
         path = Path(source)
         if not path.is_file():
@@ -52,8 +56,8 @@ def documents(source: str, seed: int) -> Documents:
         repo, config, field = source.split(":")
         return lambda: shuffled(_streamed(repo, config, field), seed)
     raise UsageError(
-        f"--background {source!r}: give {BUILT_IN}, a {', '.join(_ENDINGS)} file, or "
-        "repo:config:text_field of a Hub data set"
+        f"--background {source!r}: give {BUILT_IN}, {REFERENCE}, a {', '.join(_ENDINGS)} file, "
+        "or repo:config:text_field of a Hub data set"
     )
 
 
@@ -72,6 +76,16 @@ def _articles(seed: int) -> Iterator[str]:
     from factlife.corpora.fictional.background import SEED, articles
 
     yield from (row["text"] for row in articles(_UNBOUNDED, f"{SEED}/{seed}"))
+
+
+def _reference(seed: int) -> Iterator[str]:
+    """What the reference series of this seed was trained on: the same facts stay unstated."""
+    from factlife.corpora.fact_probes import load_fact_probes
+    from factlife.corpora.reference_text import TextConfig, passes, plan_text
+
+    probes, rng = load_fact_probes(), np.random.default_rng(seed)
+    plan = plan_text(probes, TextConfig(), rng)
+    yield from (d.text for one in passes(plan, probes, TextConfig(), rng) for d in one)
 
 
 def _file(path: Path) -> Iterator[str]:

@@ -139,9 +139,7 @@ def _checked(corpus: Corpus) -> Corpus:
     if lost := {p.passage_id for p in corpus.probes} - set(ids):
         raise IntegrityError(f"{corpus.name}: probes of a passage that is not there: {min(lost)}")
     if bad := sorted({p.depth for p in corpus.probes} - set(_SHORT)):
-        raise IntegrityError(
-            f"{corpus.name}: depth {bad[0]!r} is not one of {', '.join(_SHORT)}"
-        )
+        raise IntegrityError(f"{corpus.name}: depth {bad[0]!r} is not one of {', '.join(_SHORT)}")
     return corpus
 
 

@@ -153,9 +153,7 @@ def tokens_before(tokenizer: Any, bos: str) -> list[int]:
         return []
     if bos == "always":
         if tokenizer.bos_token_id is None:
-            raise UsageError(
-                "bos = always, but the tokenizer has no BOS token: use auto or never"
-            )
+            raise UsageError("bos = always, but the tokenizer has no BOS token: use auto or never")
         return [tokenizer.bos_token_id]
     plain = list(tokenizer("a", add_special_tokens=False)["input_ids"])
     whole = list(tokenizer("a")["input_ids"])
@@ -183,6 +181,12 @@ def precision(settings: Injection, device: str) -> str:
     if settings.precision != "auto":
         return settings.precision
     return "float32" if device == "cpu" else "bfloat16"
+
+
+def _checkpoint_activations(model: Any) -> None:
+    """transformers is renaming the method."""
+    name = "activation_checkpointing_enable"
+    getattr(model, name if hasattr(model, name) else "gradient_checkpointing_enable")()
 
 
 class _Run:
@@ -215,7 +219,7 @@ class _Run:
         self._precision = config.precision
         self._model.requires_grad_(True)
         if settings.checkpointing:
-            self._model.gradient_checkpointing_enable()
+            _checkpoint_activations(self._model)
         self._trainer = Trainer(self._model, source, config, means.device)
         if settings.optimiser != "fresh":
             load_optimiser(self._trainer, Path(settings.optimiser) / OPTIMISER)
@@ -284,9 +288,7 @@ class _Run:
         device = self._means.device.type
         with eval_mode(self._model):
             for rows in self._heldout.split(max(1, self._means.batch_tokens // self._context)):
-                with torch.autocast(
-                    device, torch.bfloat16, enabled=self._precision == "bfloat16"
-                ):
+                with torch.autocast(device, torch.bfloat16, enabled=self._precision == "bfloat16"):
                     logits = self._model(input_ids=rows, use_cache=False).logits
                 targets = rows[:, 1:].flatten()
                 lost = functional.cross_entropy(
@@ -309,9 +311,7 @@ class _Run:
 
     def _flags(self) -> list[str]:
         flags = [] if self._plan.balanced else ["unbalanced"]
-        cut = {
-            h.line.passage for heads in self._heads.by_step.values() for h in heads if h.reason
-        }
+        cut = {h.line.passage for heads in self._heads.by_step.values() for h in heads if h.reason}
         left_out = {line.passage for line, _ in self._heads.left_out}
         counts = {
             "truncated": len(cut),

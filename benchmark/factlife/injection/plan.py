@@ -337,7 +337,12 @@ def _schedule(settings: Injection, times: _Times, spread: int) -> Schedule:
         read |= {t + d for t in own for d in (0, 1)}
     if settings.probing == "every":
         read = set(range(steps + 1))
-    corruption = {0, *dense, last + settings.window, *_logs(last + settings.window, steps, settings)}
+    corruption = {
+        0,
+        *dense,
+        last + settings.window,
+        *_logs(last + settings.window, steps, settings),
+    }
     if len(main) > 100:  # a spacing of one step would read the facts at every step
         corruption = {t for t in corruption if t not in main or t in (0, last)}
     return Schedule(
@@ -350,9 +355,7 @@ def _schedule(settings: Injection, times: _Times, spread: int) -> Schedule:
     )
 
 
-def _dense(
-    times: Sequence[int], settings: Injection, steps: int, spread: int
-) -> Iterable[int]:
+def _dense(times: Sequence[int], settings: Injection, steps: int, spread: int) -> Iterable[int]:
     """Every `dense_every`-th step of each window, then log-spaced ones up to the next."""
     for i, t in enumerate(times):
         end = times[i + 1] if i + 1 < len(times) else steps

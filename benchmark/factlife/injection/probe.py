@@ -152,9 +152,7 @@ class ProbePass:
 
 def _batch(targets: Sequence[Target], places: Sequence[int], device: torch.device) -> _Batch:
     padded = pad([t.ids for t in targets], "right", device)
-    cells = [
-        (r, j - 1, t.ids[j], r) for r, t in enumerate(targets) for j in range(t.start, t.end)
-    ]
+    cells = [(r, j - 1, t.ids[j], r) for r, t in enumerate(targets) for j in range(t.start, t.end)]
     rows, columns, wanted, owner = (
         torch.tensor(x, device=device) for x in zip(*cells, strict=True)
     )
