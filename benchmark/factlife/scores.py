@@ -409,7 +409,7 @@ def score_rows(
         injected = injection_metrics.measure_all(
             tables, draws=intervals.draws, seed=intervals.seed, level=intervals.level
         )
-        return [_row(m) for m in (*found, *injected)]
+        return [*map(_row, found), *map(_row, injected)]
     return [_row(m) for m in found]
 
 

@@ -16,12 +16,14 @@ import pyarrow.compute as pc
 from factlife.errors import UsageError
 from factlife.recall.metrics import SERIES, Cube, cube
 from factlife.report.axis import Axis, make_axis
+from factlife.report.injection_data import Injection, load_injection
 from factlife.result import load_result, metric_key
 from factlife.scores import BY_NAME, measured_checkpoints
 from factlife.store import RunStore
 
 Row = dict[str, Any]
 OVERALL = "overall"
+_FACT_METRICS = ("recall.", "hallucination.")  # whose scopes are sets of facts
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,7 @@ class View:
         scores: (metric, scope, revision) -> row of the scores table.
         subjects, answers: fact id -> name, for facts in the candidates table.
         candidates: relation -> number of candidates.
+        injection: the injection track; None where it was not run.
     """
 
     result: Row
@@ -70,6 +73,7 @@ class View:
     subjects: Mapping[str, str]
     answers: Mapping[str, str]
     candidates: Mapping[str, int]
+    injection: Injection | None = None
 
     @cached_property
     def measured(self) -> tuple[Row, ...]:
@@ -105,7 +109,8 @@ class View:
         pairs = dict(zip(self.cube.relations, self.cube.groups, strict=True))
         relations = dict(sorted(pairs.items(), key=lambda p: p[1]))
         known = {OVERALL, *groups, *relations}
-        other = [s for s in dict.fromkeys(s for _, s, _ in self.scores) if s not in known]
+        named = (s for m, s, _ in self.scores if m.startswith(_FACT_METRICS))
+        other = [s for s in dict.fromkeys(named) if s not in known]
         crossed = tuple(s for s in other if s.rpartition(".")[2] in groups and "." in s)
         subsets = tuple(s for s in other if s not in crossed)
         return Scopes(groups, relations, subsets, crossed)
@@ -193,16 +198,18 @@ def load_view(run: RunStore) -> View:
         raise UsageError(f"{run.root} has no result.json: run `factlife score {run.root}` first")
     checkpoints, recall = run.read("checkpoints"), run.read("recall")
     subjects, answers, candidates = _names(run.read("candidates"))
+    scores = _by_key(run.read("scores").to_pylist())
     return View(
         result=load_result(path),
         manifest=run.manifest(),
         checkpoints=tuple(sorted(checkpoints.to_pylist(), key=lambda c: c["position"])),
         cube=cube(recall, measured_checkpoints(checkpoints)),
         recall=recall,
-        scores=_by_key(run.read("scores").to_pylist()),
+        scores=scores,
         subjects=subjects,
         answers=answers,
         candidates=candidates,
+        injection=load_injection(run, scores),
     )
 
 
