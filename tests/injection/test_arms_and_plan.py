@@ -210,7 +210,7 @@ def test_what_each_arm_is_given() -> None:
     assert "control" not in seen
 
 
-def test_the_published_protocol_by_its_numbers(tmp_path: Path) -> None:
+def test_the_published_protocol_by_its_numbers() -> None:
     settings = load_profile("injection-2024").injection
     made_of = corpus(130)
     texts = {p.passage_id: p for p in made_of.passages}

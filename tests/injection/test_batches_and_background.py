@@ -160,7 +160,7 @@ def test_a_text_stands_at_the_head_of_its_row_and_the_row_follows() -> None:
 
 
 def test_a_place_in_the_batches_goes_on() -> None:
-    one, made, _ = source()
+    one, *_ = source()
     for _ in range(4):
         one.next_batch()
     two, *_ = source()

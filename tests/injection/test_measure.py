@@ -113,16 +113,21 @@ def test_step_0_is_the_start_revision(unbroken: Tables) -> None:
 
 def test_a_model_learns_what_is_injected_and_not_the_controls(tmp_path: Path) -> None:
     """The intervention that everything else rests on."""
-    tables = run(tmp_path, peak_lr=3e-2, after=0, interval=6)
+    tables = run(
+        tmp_path, study="frequency", frequencies=(1, 24), peak_lr=2e-2, interval=8, after=0
+    )
     rows = tables["probes"].to_pylist()
     last = max(r["step"] for r in rows)
 
     def gain(arm: str) -> float:
-        of = {step: [r["logprob_sum_nats"] for r in rows if r["step"] == step and r["arm"] == arm]
-              for step in (3, last)}  # fmt: skip
-        return float(np.mean(of[last]) - np.mean(of[3]))
+        at = [
+            np.mean([r["logprob_sum_nats"] for r in rows if (r["step"], r["arm"]) == (step, arm)])
+            for step in (3, last)
+        ]
+        return float(at[1] - at[0])
 
-    assert gain("duplication") > gain("control") + 1.0
+    assert gain("times-24") > gain("control") + 3.0
+    assert gain("times-24") > gain("times-1") + 1.0
 
 
 def test_seeds_change_the_run_and_nothing_else_does(unbroken: Tables, tmp_path: Path) -> None:
@@ -256,8 +261,8 @@ def test_a_broken_run_goes_on_to_equal_tables(stop: int, unbroken: Tables, tmp_p
             raise StopError
 
     settings = {"state_seconds": 0.0}
+    broken = means(tmp_path, on_step=interrupt, **settings)
     with pytest.raises(StopError):
-        broken = means(tmp_path, on_step=interrupt, **settings)
         measure(loaded(), plan(), corpus(), facts(), PLACE, broken)
     steps: list[int] = []
     again = means(tmp_path, on_step=lambda r: steps.append(r.step), **settings)
@@ -298,7 +303,8 @@ from factlife.injection.measure import measure
 import pyarrow.parquet as pq, time
 work, out = Path(sys.argv[1]), Path(sys.argv[2])
 slow = lambda report: time.sleep(0.03)
-tables = measure(loaded(), plan(), corpus(), facts(), PLACE, means(work, state_seconds=0.0, on_step=slow))
+how = means(work, state_seconds=0.0, on_step=slow)
+tables = measure(loaded(), plan(), corpus(), facts(), PLACE, how)
 out.mkdir()
 for name, table in tables.items():
     pq.write_table(table, out / f"{name}.parquet")

@@ -6,8 +6,10 @@ Parts of a checkpoint are written in the order candidates, recall, checkpoints; 
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,17 @@ import factlife
 from factlife.config import Profile, nearest
 from factlife.corpora.fact_probes import FactProbes, load_fact_probes
 from factlife.errors import IntegrityError, UsageError
+from factlife.injection.corpus import load_corpus
 from factlife.recall.measure import Prepared, measure, prepare
+from factlife.runner.injection import (
+    Files,
+    Injected,
+    Source,
+    Track,
+    injection_fingerprints,
+    plans_of,
+    run_injection,
+)
 from factlife.runner.progress import Progress
 from factlife.runner.provenance import environment
 from factlife.series.fetch import (
@@ -95,12 +107,14 @@ class Outcome:
     Attributes:
         measured, reused: revision names.
         warnings: what a reader should know.
+        injected: what the injection track did; None where it did not run.
     """
 
     root: Path
     measured: tuple[str, ...]
     reused: tuple[str, ...]
     warnings: tuple[str, ...] = field(default=())
+    injected: Injected | None = None
 
 
 def default_out(series: Series, profile: Profile) -> Path:
@@ -112,7 +126,9 @@ def default_out(series: Series, profile: Profile) -> Path:
 
 def protocol_hash(profile: Profile, probes: FactProbes) -> str:
     """Hash of everything that a number depends on beside the weights."""
-    return profile.protocol_hash({"fact-probes": probes.fingerprint()})
+    return profile.protocol_hash(
+        {"fact-probes": probes.fingerprint(), **injection_fingerprints(profile)}
+    )
 
 
 def run(
@@ -151,7 +167,73 @@ def run(
             _refuse_findings(checked)
         sweep = _Sweep(store, series, profile, probes, device, options, progress)
         done = sweep.measure_missing(checked)
-    return Outcome(out, *done, tuple(warnings) + tuple(sweep.found))
+        injected = None
+        if "injection" in profile.tracks:
+            injected = _inject(store, series, profile, probes, device, options, progress, checked)
+    return Outcome(out, *done, tuple(warnings) + tuple(sweep.found), injected)
+
+
+def _inject(
+    store: RunStore,
+    series: Series,
+    profile: Profile,
+    probes: FactProbes,
+    device: torch.device,
+    options: Options,
+    progress: Progress,
+    checked: Sequence[Checked],
+) -> Injected:
+    """The injection track, from measured revisions and from those named by the profile."""
+    seen = {c.revision.name for c in checked}
+    named = [
+        r
+        for r in series.revisions
+        if r.name in profile.injection.starts and r.name not in {*seen, *options.exclude}
+    ]
+    also = check_revisions(named, series, options, progress) if named else []
+    usable = [c for c in (*checked, *also) if not c.reason]
+    corpus = load_corpus(profile.injection.corpus)
+    track = Track(
+        store, series, profile, corpus, probes, device, progress,
+        options.trust_remote_code, options.allow_pickle,
+    )  # fmt: skip
+    order = {r.name: i for i, r in enumerate(series.revisions)}
+    usable.sort(key=lambda c: order[c.revision.name])
+    plans = plans_of(profile, corpus, [c.revision for c in usable])
+    with_own = [c for c in usable if c.listed and has_tokenizer(c.listed)]
+    sources = [
+        Source(c.revision, c.identity, functools.partial(_files, c, with_own, store, options))
+        for c in usable
+    ]
+    return run_injection(track, plans, sources)
+
+
+@contextlib.contextmanager
+def _files(
+    c: Checked, with_tokenizer: Sequence[Checked], store: RunStore, options: Options
+) -> Iterator[Files]:
+    """A revision's files on this machine, fetched if need be and removed afterwards."""
+    if c.listed is None:
+        yield Files(c.revision.path)
+        return
+    ledger = Ledger(None if options.keep_cache else store.root / LEDGER)
+    fetcher = Fetcher(
+        [c.listed],
+        ledger,
+        allow_pickle=options.allow_pickle,
+        with_code=options.trust_remote_code,
+    )
+    try:
+        tokenizer = None
+        if not has_tokenizer(c.listed) and with_tokenizer:
+            other = with_tokenizer[-1].listed
+            assert other is not None
+            fetch_small(other, with_code=options.trust_remote_code)
+            tokenizer = other.revision.path
+        with fetcher.take(c.revision.name) as fetched:
+            yield Files(fetched.folder, tokenizer)
+    finally:
+        fetcher.close()
 
 
 def _refuse_nothing(series: Series, checked: Sequence[Checked]) -> None:
@@ -235,7 +317,11 @@ def _manifest(
                 "name": "fact-probes",
                 "revision": factlife.__version__,
                 "fingerprint": probes.fingerprint(),
-            }
+            },
+            *(
+                {"name": name, "revision": profile.injection.corpus, "fingerprint": fingerprint}
+                for name, fingerprint in injection_fingerprints(profile).items()
+            ),
         ],
         "env": env,
         "command": options.command,

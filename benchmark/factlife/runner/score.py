@@ -13,11 +13,13 @@ from factlife.config import Intervals
 from factlife.errors import IntegrityError, UsageError
 from factlife.report import write_report
 from factlife.result import SCHEMA_VERSION, metric_key, problems
+from factlife.schema import INJECTION_TABLES
 from factlife.scores import score_rows
 from factlife.store import RunStore, write_json
 
 RESULT = "result.json"
 INPUTS = ("checkpoints", "recall", "candidates")
+INJECTION = tuple(t.name for t in INJECTION_TABLES)
 
 
 def score_run(root: Path) -> dict[str, Any]:
@@ -30,7 +32,8 @@ def score_run(root: Path) -> dict[str, Any]:
     store = RunStore.existing(root)
     manifest = store.manifest()
     with RunStore.writer(root, manifest):
-        tables = {name: store.read(name) for name in INPUTS}
+        injection = INJECTION if store.parts("injection_runs") else ()
+        tables = {name: store.read(name) for name in (*INPUTS, *injection)}
         if not any(r is None for r in tables["checkpoints"]["reason"].to_pylist()):
             raise UsageError(f"{root} holds no measured checkpoint: run `factlife run` first")
         rows = score_rows(
@@ -63,7 +66,7 @@ def _result(
     revisions = sorted(tables["checkpoints"].to_pylist(), key=lambda r: r["position"])
     measured = [r for r in revisions if not r["reason"]]
     last = measured[-1]
-    names = [*INPUTS, "scores"]
+    names = [*INPUTS, *(n for n in INJECTION if store.parts(n)), "scores"]
     return {
         "schema_version": SCHEMA_VERSION,
         "benchmark_version": factlife.__version__,
@@ -111,7 +114,9 @@ def _metrics(rows: list[dict[str, Any]], last: str) -> dict[str, Any]:
 
 def _exclusions(tables: dict[str, pa.Table]) -> dict[str, int]:
     counts: Counter[str] = Counter()
-    for name in ("recall", "candidates"):
+    for name in ("recall", "candidates", "probes", "injections", "injection_runs"):
+        if name not in tables:
+            continue
         reasons = tables[name]["reason"].drop_null().to_pylist()
         counts.update(f"{name}: {reason}" for reason in reasons)
     return dict(sorted(counts.items()))

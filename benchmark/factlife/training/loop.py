@@ -22,6 +22,10 @@ from factlife.training.optimiser import learning_rate, make_optimiser
 from factlife.training.state import restore_latest, save_state
 
 
+class DivergedError(IntegrityError):
+    """Loss or gradient is not finite: this model cannot be trained so, others may."""
+
+
 @dataclass(frozen=True)
 class StepReport:
     """What one optimiser step did.
@@ -87,7 +91,7 @@ class Trainer:
         """Take the next batch and update the weights.
 
         Raises:
-            IntegrityError: loss or gradient is not finite; the weights are those before the step.
+            DivergedError: loss or gradient is not finite; the weights are those before the step.
         """
         clock = self._clock = self._clock or _Clock(time.perf_counter(), self.step, self.tokens)
         rate = learning_rate(self.step, self.config)
@@ -132,7 +136,7 @@ class Trainer:
             return
         self.optimiser.zero_grad()
         what = f"loss is {loss}" if not math.isfinite(loss) else f"gradient norm is {norm}"
-        raise IntegrityError(
+        raise DivergedError(
             f"{what} at training step {self.step}: lower peak_lr (now {self.config.peak_lr:g}) or "
             f"lengthen the warm-up (now {self.config.warmup_steps} steps), and check the weights "
             "that training began from"

@@ -62,7 +62,7 @@ def restore_latest(trainer: Trainer, states: Path) -> bool:
 
 
 def load_optimiser(trainer: Trainer, file: Path) -> None:
-    """Put a saved optimiser (OPTIMISER of a training state) into the trainer, before its first step.
+    """Put a saved optimiser (OPTIMISER of a training state) into a trainer at step 0.
 
     Raises:
         UsageError: no such file, or the state of another model.
