@@ -32,6 +32,7 @@ from factlife.errors import PARTIAL, FactlifeError, UsageError
 
 if TYPE_CHECKING:
     from factlife.config import Profile
+    from factlife.injection.claims import Claim
     from factlife.runner.demo import Demo
     from factlife.runner.plan import Plan
     from factlife.series.check import Report
@@ -363,6 +364,22 @@ def report_command(run: RunArgument) -> None:
     print(write_report(RunStore.existing(run)))
 
 
+@app.command("compare")
+@guarded
+def compare_command(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Test the claims about acquisition and forgetting across injection runs; needs no model."""
+    from factlife.injection.compare import compare, read_runs
+
+    found = compare(read_runs(runs))
+    if as_json:
+        _print_json([asdict(c) for c in found])
+    else:
+        _show_claims(found)
+
+
 @app.command("validate")
 @guarded
 def validate_command(
@@ -641,6 +658,16 @@ def _show_metrics(result: dict[str, Any]) -> None:
             title = BY_NAME[m["metric"]].title
             table.add_row(title, m["scope"], value, interval, str(m["n"]), m["unit"])
     console.print(table)
+
+
+def _show_claims(found: list[Claim]) -> None:
+    table = Table(title="Claims about acquisition and forgetting", title_justify="left")
+    for heading in ("", "claim", "verdict", "numbers"):
+        table.add_column(heading)
+    for c in found:
+        lines = [p.line() for p in c.parts] + ([c.note] if c.note else [])
+        table.add_row(str(c.number), c.text, c.verdict, "\n".join(lines))
+    _wide().print(table)
 
 
 def _short(value: float) -> str:

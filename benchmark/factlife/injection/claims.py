@@ -37,6 +37,13 @@ class Part:
     verdict: str
     reason: str = ""
 
+    def line(self) -> str:
+        """The comparison with its number in plain text."""
+        if self.row is None or self.row["value"] is None:
+            return f"{self.what}: {self.reason or 'not measured'}"
+        low, value, high = (f"{self.row[k]:.3g}" for k in ("ci_low", "value", "ci_high"))
+        return f"{self.what}: {value} [{low}, {high}] {self.row['unit']}, {self.verdict}"
+
 
 @dataclass(frozen=True)
 class Claim:

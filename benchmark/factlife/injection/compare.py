@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from factlife.errors import UsageError
 from factlife.injection import claims
 from factlife.injection.claims import Claim, Evidence, Part, Row, judged
 from factlife.injection.metrics.curves import POSITIONS
+from factlife.result import load_result
+from factlife.store import RunStore
 
 
 @dataclass(frozen=True)
@@ -23,7 +27,8 @@ class Run:
     """A run folder, as far as comparing needs it.
 
     Attributes:
-        name: as shown; the folder or series.
+        name: as shown; the folder's.
+        model: series name; runs of one model may be put together.
         parameters: of the model.
         scores: rows of `scores`.
         runs: rows of `injection_runs`.
@@ -46,6 +51,43 @@ class Run:
             if (r["metric"], r["scope"]) == (metric, scope) and r["value"] is not None:
                 return r
         return None
+
+
+def read_run(root: Path) -> Run:
+    """What comparing needs of a scored run folder.
+
+    Raises:
+        UsageError: no run folder, not scored yet, or nothing injected in it.
+        SubmissionError: its result.json is not to the format.
+        IntegrityError: a damaged table.
+    """
+    store = RunStore.existing(root)
+    if not (root / "result.json").is_file():
+        raise UsageError(f"{root} has no result.json: run `factlife score {root}` first")
+    runs = store.read("injection_runs").to_pylist()
+    if not runs:
+        raise UsageError(f"{root} holds no injection runs: measure it with the injection track")
+    result = load_result(root / "result.json")
+    scores = store.read("scores").to_pylist()
+    model = result["model"]
+    return Run(root.name, result["series_name"], model["parameters"], scores, runs)
+
+
+def read_runs(roots: Sequence[Path]) -> list[Run]:
+    """Several run folders, each under a name of its own.
+
+    Raises:
+        UsageError: fewer than two, one given twice, or as `read_run`.
+    """
+    places = [root.resolve() for root in roots]
+    if len(set(places)) < max(2, len(places)):
+        raise UsageError("compare needs two or more different run folders")
+    runs = [read_run(root) for root in places]
+    names = [r.name for r in runs]
+    if len(set(names)) < len(names):  # runs/a/demo and runs/b/demo
+        longer = [f"{p.parent.name}/{p.name}" for p in places]
+        return [replace(r, name=n) for r, n in zip(runs, longer, strict=True)]
+    return runs
 
 
 def slope(points: Sequence[tuple[float, Row]]) -> Row:
@@ -86,8 +128,9 @@ def compare(runs: Sequence[Run]) -> list[Claim]:
             for name, mine in own.items()
             for p in mine[number - 1].parts
         ]
+        tested = [p for p in parts if p.verdict != claims.NOT_TESTED]
         note = across[number].note if number in across else ""
-        found.append(judged(number, text, parts, note))
+        found.append(judged(number, text, tested or parts, note))
     return found
 
 

@@ -204,7 +204,7 @@ class Numbers:
                     inside = c.arms == arm
                     if inside.any() and not np.isnan(y[at, inside]).any():
                         z = np.where(inside, y[at] / inside.sum(), 0.0)
-                        yield (metric, scope(arm, phase)), self.boot.sample(z)
+                        yield (metric, scope(arm, phase)), self.boot.sample(z, int(inside.sum()))
 
     def _fluctuation(self) -> Iterator[tuple[Key, Sample]]:
         z = effect.fluctuation(self.c, self.y[None])

@@ -135,7 +135,8 @@ def _group(g: Runs, level: float) -> Iterator[Measured]:
     keys = dict.fromkeys(k for n in g.numbers for k in n)
     for metric, inner in keys:
         unit = _UNITS.get(metric, "bootstrap of passages")
-        estimate = over_seeds(g.samples((metric, inner)), level, unit)
+        samples = g.samples((metric, inner))
+        estimate = _unvaried(metric, over_seeds(samples, level, unit), samples, level)
         yield Measured(metric, scope(g.prefix, inner), SERIES, estimate)
     if g.study == "main":
         for c, n in zip(g.curves, g.numbers, strict=True):
@@ -145,6 +146,20 @@ def _group(g: Runs, level: float) -> Iterator[Measured]:
                     where = f"{g.prefix}-seed{c.run['seed']}"
                     yield Measured(metric, where, SERIES, estimate)
         yield from _generation(g, level)
+
+
+_SUPPORT = {"injection.exact_match": (0.0, 1.0), "injection.facts_lost": (-1.0, 1.0)}
+
+
+def _unvaried(metric: str, e: Estimate, samples: Sequence[Sample], level: float) -> Estimate:
+    """Widen the flat interval of a share by what its units without a change leave open."""
+    if metric not in _SUPPORT or e.value is None or e.ci_low is None or e.ci_high is None:
+        return e
+    if not stats.flat(e.ci_low, e.ci_high):
+        return e
+    n = max(s.n for s in samples)
+    down, up = stats.unvaried(np.full(n, e.value), np.ones(n), _SUPPORT[metric], level)
+    return Estimate(e.value, e.value - down, e.value + up, n, "wilson")
 
 
 _FACTS = "bootstrap of facts within relations"

@@ -45,7 +45,7 @@ def retention(c: Curves, y: Floats, arm: str) -> Retention | str:
 
     The maximum of each half is the one picked on the other half, so that it is no lucky reading;
     gains are over the state before the arm's first injection, minus those of the controls. Between
-    probed steps the curve is interpolated, linear in the step.
+    probed steps the curve is interpolated over the logarithm of the steps since the injection.
     """
     halves, times = half_masks(c, arm), c.times(arm)
     if isinstance(halves, str):
@@ -60,7 +60,10 @@ def retention(c: Curves, y: Floats, arm: str) -> Retention | str:
     t = log_spaced(room)
     if len(t) < 4:
         return "too few steps after the last injection"
-    own = [_gains(c, y, base, int(p), t, m) for p, m in zip(peaks, _both(halves), strict=True)]
+    own = [
+        _gains(c, y, (base, times[-1], int(p)), t, m)
+        for p, m in zip(peaks, _both(halves), strict=True)
+    ]
     gains = own[0] + own[1]
     z = contributions(gains, *halves)
     return Retention(t, z[0], z[1:])
@@ -71,20 +74,27 @@ def _both(halves: tuple[list[Mask], list[Mask]]) -> list[Mask]:
     return [t | k for t, k in zip(treated, control, strict=True)]
 
 
-def _gains(c: Curves, y: Floats, base: int, peak: int, t: Floats, members: Mask) -> Floats:
-    """[1 + T, N] log-probability at the peak and at t after it, over that at `base`."""
+def _gains(c: Curves, y: Floats, marks: tuple[int, int, int], t: Floats, members: Mask) -> Floats:
+    """[1 + T, N] log-probability at the peak and at t after it, over that at the base.
+
+    Args:
+        marks: place of the base; step of the last injection; step of the peak.
+    """
+    base, origin, peak = marks
     at = peak + np.concatenate([[0.0], t])
     gains = np.zeros((len(at), y.shape[1]))
-    gains[:, members] = at_steps(c, y[:, members], at) - y[base, members]
+    gains[:, members] = at_steps(c, y[:, members], at, origin) - y[base, members]
     return gains
 
 
-def at_steps(c: Curves, y: Floats, at: Floats) -> Floats:
-    """Curves [S, n] at steps [T], interpolated between the probed ones: [T, n]."""
-    right = np.clip(np.searchsorted(c.steps, at), 1, len(c.steps) - 1)
-    low, high = c.steps[right - 1], c.steps[right]
-    w = np.clip((at - low) / (high - low), 0.0, 1.0)[:, None]
-    values: Floats = (1 - w) * y[right - 1] + w * y[right]
+def at_steps(c: Curves, y: Floats, at: Floats, origin: int) -> Floats:
+    """Curves [S, n] at steps [T] after `origin`: [T, n]; between probed steps as a log law."""
+    later = c.steps > origin
+    x, grid = np.log(c.steps[later] - origin), y[later]
+    wanted = np.log(at - origin)
+    right = np.clip(np.searchsorted(x, wanted), 1, len(x) - 1)
+    w = np.clip((wanted - x[right - 1]) / (x[right] - x[right - 1]), 0.0, 1.0)[:, None]
+    values: Floats = (1 - w) * grid[right - 1] + w * grid[right]
     return values
 
 

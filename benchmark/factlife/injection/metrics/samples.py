@@ -81,9 +81,9 @@ class Bootstrap:
         student = float(sps.t.ppf(tail, 4 * (m - 1)) / sps.norm.ppf(tail))
         return student * math.sqrt(m / (m - 1))
 
-    def sample(self, z: Floats) -> Sample:
-        """The sum of contributions [N], with draws."""
-        return Sample(float(z.sum()), self.draws(z), int(np.count_nonzero(z)))
+    def sample(self, z: Floats, n: int | None = None) -> Sample:
+        """The sum of contributions [N], with draws; `n` passages, or those that contribute."""
+        return Sample(float(z.sum()), self.draws(z), int(np.count_nonzero(z)) if n is None else n)
 
     def ratio(self, top: Floats, bottom: Floats) -> Sample:
         """Ratio of two sums of contributions [N]; draws with a bottom not above 0 are left out."""
