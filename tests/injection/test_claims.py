@@ -185,8 +185,9 @@ def run(
     name: str, parameters: int = 100, effect: Any = UP, *, batch: int = 32, lr: float = 1e-4,
     model: str = "m", decay: Any = UP, scores: Sequence[Row] = (),
 ) -> Run:  # fmt: skip
+    at = 9 + batch / 1000
     own = [row("effectivity", "overall", effect), row("decay_constant", "overall", decay),
-           row("threshold_tokens", "overall", (9 + batch / 1000, 8.9 + batch / 1000, 9.1 + batch / 1000)), *scores]  # fmt: skip
+           row("threshold_tokens", "overall", (at, at - 0.1, at + 0.1)), *scores]  # fmt: skip
     about = [{"injection_run": f"{name}-0", "study": "main", "position": "late", "reason": None,
               "batch_rows": batch, "peak_lr": lr, "context": 256}]  # fmt: skip
     return Run(name, model, parameters, own, about)

@@ -273,9 +273,12 @@ def _no_rise(spacing: int, row: Row, margin: float) -> Part:
     return Part(what, row, SUPPORTED if row["ci_high"] <= margin else UNDECIDED)
 
 
+_EARLY = ("first", "early")
+
+
 def _unstable(e: Evidence) -> tuple[Sequence[Part], str]:
     p = e.positions
-    failed = [line for position in p[:1] for line in e.failed.get(position, ())]
+    failed = [line for position in _EARLY for line in e.failed.get(position, ())]
     note = f"did not finish: {'; '.join(failed)}" if failed else ""
     if len(p) < 2:
         return [], note or "one start only"

@@ -16,7 +16,7 @@ from factlife.report.datasets import pack
 from factlife.report.injection_data import DRAWS, LAWS, LEVEL, Injection, Row
 from factlife.stats import Floats, Resampler
 
-_MOST_STEPS = 160
+MOST_STEPS = 120
 
 
 def curve_rows(found: Injection) -> Iterator[Row]:
@@ -43,13 +43,13 @@ def _common_steps(runs: Sequence[Curves]) -> Any:
     shared = runs[0].steps
     for c in runs[1:]:
         shared = np.intersect1d(shared, c.steps)
-    if len(shared) <= _MOST_STEPS:
+    if len(shared) <= MOST_STEPS:
         return shared
     wanted = {0, len(shared) - 1}
     for t in runs[0].run["injection_steps"]:
         at = int(np.searchsorted(shared, t))
         wanted |= {at, min(at + 1, len(shared) - 1), min(at + 3, len(shared) - 1)}
-    even = np.linspace(0, len(shared) - 1, _MOST_STEPS).astype(int)
+    even = np.linspace(0, len(shared) - 1, MOST_STEPS).astype(int)
     return shared[sorted(wanted | set(even.tolist()))]
 
 

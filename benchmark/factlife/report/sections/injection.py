@@ -113,7 +113,7 @@ def _arm(arm: str) -> str:
 def _effect(found: Injection) -> Figure:
     measures = ("effectivity", "effectivity_placebo")
     rows = [r for r in data.score_rows(found) if r["measure"] in measures]
-    title = "Effectivity: nats per encounter, with its null"
+    title = "Effectivity, and the same where nothing was injected"
     about = (
         "How far one encounter raises a target's log-probability, controls subtracted; grey: the "
         "same number at steps at which nothing of the arm was injected, which should be 0."
