@@ -26,6 +26,7 @@ import torch
 from factlife.config import Model, Profile, nearest
 from factlife.corpora.fact_probes import FactProbes
 from factlife.errors import IntegrityError, UsageError
+from factlife.injection.audit import Audited, audit
 from factlife.injection.corpus import Corpus, load_corpus
 from factlife.injection.measure import Means, Place, measure, precision, run_row
 from factlife.injection.plan import (
@@ -88,38 +89,36 @@ class Injected:
 
 
 def choose_starts(revisions: Sequence[Revision], wanted: Sequence[str]) -> list[Start]:
-    """Start revisions by position or name, each once, in the order asked for.
+    """Start revisions by position or name, each once, in the order of training.
 
     `late` is the last revision; `early` and `mid` are those nearest (in the logarithm of tokens; of
     steps or places, where tokens are unknown) to 12 % and a third of its tokens, where the
-    published runs began. `first` is the first one, step 0 where the series has it.
+    published runs began. `first` is the first one, step 0 where the series has it. Where two fall
+    on one revision, a name stands before a position and `late` before the other ones.
 
     Raises:
-        UsageError: no such revision, or two positions fall on one revision.
+        UsageError: no such revision.
     """
     by_name = {r.name: r for r in revisions}
-    chosen: list[Start] = []
-    for word in wanted:
+    chosen: dict[str, Start] = {}
+    for word in sorted(wanted, key=lambda w: w in (*POSITIONS, FIRST)):  # names come first
         if word in POSITIONS:
-            chosen.append(Start(word, _nearest(revisions, POSITIONS[word])))
+            start = Start(word, _nearest(revisions, POSITIONS[word]))
         elif word == FIRST:
-            chosen.append(Start(FIRST, revisions[0].name))
+            start = Start(FIRST, revisions[0].name)
         elif word in by_name:
-            chosen.append(Start("named", word))
+            start = Start("named", word)
         else:
             names = [*POSITIONS, FIRST, *by_name]
             raise UsageError(
                 f"injection.starts: {word!r} is no position and no revision{nearest(word, names)}; "
                 f"use {', '.join(names)}"
             )
-    for i, start in enumerate(chosen):
-        for other in chosen[:i]:
-            if other.revision == start.revision:
-                raise UsageError(
-                    f"injection.starts: {other.position} and {start.position} are both "
-                    f"{start.revision}: the series has too few revisions; name fewer starts"
-                )
-    return chosen
+        before = chosen.get(start.revision)
+        if before is None or (before.position in POSITIONS and start.position == "late"):
+            chosen[start.revision] = start
+    order = {r.name: i for i, r in enumerate(revisions)}
+    return sorted(chosen.values(), key=lambda s: order[s.revision])
 
 
 def _nearest(revisions: Sequence[Revision], share: float) -> str:
@@ -139,6 +138,27 @@ def _axis(revisions: Sequence[Revision]) -> list[float]:
     if None not in steps and any(steps) and len({r.stage for r in revisions}) == 1:
         return [float(s or 0) for s in steps]
     return [float(i + 1) for i in range(len(revisions))]
+
+
+def study_of(profile: Profile, study: str, starts: Sequence[str]) -> Profile:
+    """The profile with its injection track turned into a study; never ranked."""
+    injection = replace(profile.injection, study=study)
+    if starts:
+        injection = replace(injection, starts=tuple(starts))
+    return replace(
+        profile,
+        name=f"{profile.name}-{study}",
+        ranked=False,
+        badge="study",
+        tracks=("recall", "injection"),
+        injection=injection,
+    )
+
+
+def only_starts(series: Series, profile: Profile) -> Series:
+    """The series cut to the revisions that a study starts from: the others are not measured."""
+    names = {s.revision for s in choose_starts(series.revisions, profile.injection.starts)}
+    return replace(series, revisions=tuple(r for r in series.revisions if r.name in names))
 
 
 # ---- running ---------------------------------------------------------------------------------
@@ -343,6 +363,30 @@ def _finished(store: RunStore, name: str, identity: str) -> str | None:
         return "failed"
     whole = all(store.find_part(t, partition, identity) for t in WRITTEN)
     return "reused" if whole else None
+
+
+def audit_start(
+    series: Series, start: str, corpus: str, profile: Profile, device: torch.device, *, foils: int
+) -> tuple[str, list[Audited]]:
+    """Audit a corpus against one local revision; the revision and what was found by passage.
+
+    Raises:
+        UsageError: no such revision or corpus, or a revision that is not on this machine.
+    """
+    (chosen,) = choose_starts(series.revisions, [start])
+    revision = next(r for r in series.revisions if r.name == chosen.revision)
+    if revision.remote and not revision.path.is_dir():
+        raise UsageError(
+            f"{revision.name} of {series.name} is not on this machine: download it first, or give "
+            "a local folder"
+        )
+    loaded = load(revision.path, profile.model, device)
+    found = audit(
+        loaded.model, loaded.tokenizer, load_corpus(corpus), max_length=loaded.max_length,
+        device=device, bos=profile.model.bos, batch_tokens=profile.execution.batch_tokens,
+        foils=foils,
+    )  # fmt: skip
+    return revision.name, found
 
 
 def injection_fingerprints(profile: Profile) -> dict[str, str]:

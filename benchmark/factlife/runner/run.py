@@ -200,6 +200,8 @@ def _inject(
     order = {r.name: i for i, r in enumerate(series.revisions)}
     usable.sort(key=lambda c: order[c.revision.name])
     plans = plans_of(profile, corpus, [c.revision for c in usable])
+    if (n := len({p.revision for p in plans})) < (asked := len(profile.injection.starts)):
+        progress.warn(f"injection starts from {n} revisions, not {asked}: the series has no more")
     with_own = [c for c in usable if c.listed and has_tokenizer(c.listed)]
     sources = [
         Source(c.revision, c.identity, functools.partial(_files, c, with_own, store, options))
