@@ -157,6 +157,44 @@ def test_a_known_gain_is_found_exactly_under_noise_that_all_probes_share() -> No
         assert true == pytest.approx(g, rel=0.25)
 
 
+def late_passages(c: Curves, lag: int) -> Curves:
+    """The same run with every second duplication passage injected, and risen, `lag` later."""
+    late = (c.arms == "duplication") & (np.arange(len(c.arms)) % 4 < 2)
+    own = c.total - c.total[:, c.control[c.passage_of]].mean(axis=1, keepdims=True)
+    total = c.total.copy()
+    for q in np.flatnonzero(late[c.passage_of]):
+        moved = np.interp(c.steps - lag, c.steps, own[:, q])
+        total[:, q] += moved - own[:, q]  # what is its own comes later, what is shared does not
+    injected = tuple(
+        tuple(t + lag for t in times) if m else times
+        for times, m in zip(c.injected, late, strict=True)
+    )
+    return dataclasses.replace(c, injected=injected, total=total)
+
+
+def test_passages_that_lag_behind_are_read_later_and_shared_noise_still_cancels() -> None:
+    truth = Truth(full_gain(), own=0.0, shared=0.6)
+    c = curves_of(tiny(truth, per_arm=8))
+    c = dataclasses.replace(c, run={**c.run, "window": 10})
+    moved = late_passages(c, 2)
+    assert sorted(set(moved.lags("duplication").tolist())) == [0, 2]
+    assert moved.times("duplication") == c.times("duplication")
+    pair = []
+    for k in (c, moved):
+        y = effect.aligned(k, k.by_passage(), "duplication")
+        found = effect.readings(k, y, "duplication", k.times("duplication"))
+        assert isinstance(found, effect.Readings)
+        pair.append(found.z.sum(axis=1))
+    assert pair[1] == pytest.approx(pair[0], abs=1e-9)
+    raw = effect.readings(moved, moved.by_passage(), "duplication", moved.times("duplication"))
+    assert isinstance(raw, effect.Readings)
+    assert abs(raw.z.sum() - pair[0].sum()) > 0.01
+    probes = (c.arms == "duplication")[c.passage_of]
+    level = published.per_token(moved, "duplication")
+    theirs = published.maxima(moved, level, probes, c.times("duplication"))
+    assert theirs is not None and theirs[0].shape == (3, int(probes.sum()))
+
+
 # ---- noise: the null -------------------------------------------------------------------------
 
 
@@ -510,6 +548,29 @@ def test_draws_have_the_variance_of_a_mean() -> None:
     assert boot.draws(z).mean() == pytest.approx(3.0, rel=0.01)
 
 
+def test_the_only_passage_of_a_half_varies_as_the_others_of_its_arm() -> None:
+    # Two halves weigh the same: (1 + 3) / 2 / 2 + 5 / 2 = 3.5; SD of a passage sqrt(2).
+    z = np.array([1 / 4, 3 / 4, 5 / 2])
+    boot = Bootstrap.make(np.array(["x.A", "x.A", "x.B"]), 20_000, 0, 0.95)
+    t = sps.t.ppf(0.975, 4) / sps.norm.ppf(0.975)
+    # Half A: sqrt(2) / sqrt(2) / 2 = 0.5; half B, one passage: sqrt(2) / 2 = 0.7071.
+    assert boot.draws(z).std() == pytest.approx(t * np.hypot(0.5, 0.70711), rel=0.03)
+    assert boot.draws(z).mean() == pytest.approx(3.5, rel=0.02)
+    assert boot.draws(np.array([z, z])).shape == (20_000, 2)
+
+
+def test_one_passage_in_each_half_has_no_interval() -> None:
+    boot = Bootstrap.make(np.array(["x.A", "x.B", "c.A", "c.A", "c.B"]), 50, 0, 0.95)
+    found = boot.sample(np.array([1.0, 2.0, 0.5, 0.5, 1.0]))
+    assert (found.value, found.n) == (None, 5)
+    assert "one passage in each half" in str(found.reason)
+    assert boot.sample(np.array([0, 0, 0.5, 0.5, 1.0])).value == 2.0
+    rows = by_scope(measured(tiny(Truth(full_gain()), per_arm=2)))
+    assert rows["injection.effectivity", "overall"].value is None
+    three = by_scope(measured(tiny(Truth(full_gain()), per_arm=3)))["injection.effectivity", "late"]
+    assert three.ci_low < three.value < three.ci_high
+
+
 # ---- generation ------------------------------------------------------------------------------
 
 
@@ -611,7 +672,7 @@ def test_passages_of_an_arm_share_their_steps() -> None:
     passages = tables["injection_passages"].to_pylist()
     passages[0] |= {"injection_steps": [1, 2, 3]}
     (c,) = read_curves(changed(tables, "injection_passages", passages))
-    with pytest.raises(IntegrityError, match="different injection steps"):
+    with pytest.raises(IntegrityError, match="injected at different distances"):
         c.times(str(c.arms[0]))
 
 

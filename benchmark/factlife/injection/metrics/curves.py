@@ -100,18 +100,34 @@ class Curves:
         return tuple(d for d in DEPTHS if d in found) + tuple(sorted(found - set(DEPTHS)))
 
     def times(self, arm: str) -> tuple[int, ...]:
-        """Steps at which an arm was injected.
+        """Steps at which an arm was injected; the first ones, where passages lag behind others.
 
         Raises:
-            IntegrityError: passages of one arm were injected at different steps.
+            IntegrityError: passages of one arm are not injected at the same distances.
         """
-        found = {t for t, a in zip(self.injected, self.arms, strict=True) if a == arm}
-        if len(found) > 1:
-            raise IntegrityError(
-                f"injection run {self.name}: passages of arm {arm} have different injection steps; "
-                "measure it again"
-            )
-        return next(iter(found), ())
+        found = sorted({t for t, a in zip(self.injected, self.arms, strict=True) if a == arm})
+        for t in found:
+            if [s - t[0] for s in t] != [s - found[0][0] for s in found[0]]:
+                raise IntegrityError(
+                    f"injection run {self.name}: passages of arm {arm} are injected at different "
+                    "distances; measure it again"
+                )
+        return found[0] if found else ()
+
+    def lags(self, arm: str) -> Ints:
+        """[N] steps by which each passage of an arm comes after the arm's times; 0 for others.
+
+        A batch study spreads one injection over several small batches.
+        """
+        times, member = self.times(arm), self.arms == arm
+        late = [t[0] - times[0] if m and t else 0
+                for t, m in zip(self.injected, member, strict=True)]  # fmt: skip
+        return np.array(late, dtype=np.int64)
+
+    def at(self, y: Floats, steps: Ints) -> Floats:
+        """Columns of y [S, n] at steps [T], interpolated between the probed ones: [T, n]."""
+        columns = [np.interp(steps, self.steps, column) for column in y.T]
+        return np.array(columns).T.reshape(len(steps), y.shape[1])
 
     def by_passage(self, depth: str | None = None, per_token: bool = False) -> Floats:
         """Mean log-probability of the target over a passage's probes: [S, N], in nats.

@@ -56,11 +56,34 @@ def contributions(d: Floats, treated: Sequence[Mask], control: Sequence[Mask]) -
     return z
 
 
+def aligned(c: Curves, y: Floats, arm: str) -> Floats:
+    """y [S, N] with the passages of an arm moved to the arm's times.
+
+    Each passage is read as many steps later as it was injected later, and each half's controls as
+    late as that half's passages on average: what all probes share still cancels.
+    """
+    lags = c.lags(arm)
+    if not lags.any():
+        return y
+    moved = y.copy()
+    member = c.arms == arm
+    for half in np.unique(c.halves):
+        inside, control = member & (c.halves == half), c.control & (c.halves == half)
+        late, counts = np.unique(lags[inside], return_counts=True)
+        moved[:, control] = 0.0
+        for lag, n in zip(late.tolist(), counts.tolist(), strict=True):
+            shift = c.at(y, c.steps + lag)
+            mine = inside & (lags == lag)
+            moved[:, mine] = shift[:, mine]
+            moved[:, control] += shift[:, control] * (n / counts.sum())
+    return moved
+
+
 def readings(c: Curves, y: Floats, arm: str, times: Sequence[int]) -> Readings | str:
     """Effectivity of every injection, with the peak picked on the other half.
 
     Args:
-        y: [S, N] log-probability of each passage.
+        y: [S, N] log-probability of each passage; `aligned` for the arm's own times.
         times: steps of the injections, or of placebos.
 
     Returns:
@@ -136,7 +159,8 @@ def before_next(c: Curves, y: Floats, arm: str) -> Floats | str:
         return "a step of injection was not probed"
     if len(found) < 3:
         return "fewer than three injections"
-    return contributions(y[found[1:]] - y[found[0]], *halves)
+    moved = aligned(c, y, arm)
+    return contributions(moved[found[1:]] - moved[found[0]], *halves)
 
 
 def gain(c: Curves, y: Floats, arm: str, step: int) -> Floats | str:
@@ -151,7 +175,8 @@ def gain(c: Curves, y: Floats, arm: str, step: int) -> Floats | str:
     base, at = c.place(times[0]) if times else None, c.place(step)
     if base is None or at is None:
         return f"step {step}, or the first injection, was not probed"
-    return contributions(y[at] - y[base], *halves)
+    moved = aligned(c, y, arm)
+    return contributions(moved[at] - moved[base], *halves)
 
 
 def fluctuation(c: Curves, y: Floats) -> Floats | str:

@@ -110,7 +110,8 @@ class Numbers:
     # ---- acquisition -------------------------------------------------------------------------
 
     def _readings(self, arm: str, depth: str | None) -> effect.Readings | str:
-        return effect.readings(self.c, self.y[depth], arm, self.c.times(arm))
+        y = effect.aligned(self.c, self.y[depth], arm)
+        return effect.readings(self.c, y, arm, self.c.times(arm))
 
     def _effectivity(self) -> Iterator[tuple[Key, Sample]]:
         def value(arm: str, depth: str | None) -> Sample:
@@ -204,7 +205,10 @@ class Numbers:
                     inside = c.arms == arm
                     if inside.any() and not np.isnan(y[at, inside]).any():
                         z = np.where(inside, y[at] / inside.sum(), 0.0)
-                        yield (metric, scope(arm, phase)), self.boot.sample(z, int(inside.sum()))
+                        yield (
+                            (metric, scope(arm, phase)),
+                            self.boot.sample(z, int(inside.sum()), halves=False),
+                        )
 
     def _fluctuation(self) -> Iterator[tuple[Key, Sample]]:
         z = effect.fluctuation(self.c, self.y[None])
@@ -230,7 +234,8 @@ class Numbers:
         n = len(self.c.passages)
         r = kept.retention(self.c, self.y[depth], arm)
         if isinstance(r, str) or not kept.has_gain(r, self.boot):
-            return dict.fromkeys(DECAY, absent(n, r if isinstance(r, str) else kept.NOTHING))
+            why = r if isinstance(r, str) else self.boot.sample(r.peak).reason or kept.NOTHING
+            return dict.fromkeys(DECAY, absent(n, why))
         drawn = kept.curve_draws(r, self.boot)
         usable = ~np.isnan(drawn).any(axis=1)
         numbers = {"injection.retained": kept.kept_at_end(r, self.boot)}
@@ -303,7 +308,7 @@ class Numbers:
         self, arm: str, depth: str | None, probes: Mask, times: Sequence[int]
     ) -> Iterator[tuple[Key, Sample]]:
         """The published numbers of some probes; those of controls are the formula's own null."""
-        level, where = published.per_token(self.c), scope(arm, depth)
+        level, where = published.per_token(self.c, arm), scope(arm, depth)
         found = published.maxima(self.c, level, probes, times) if probes.any() else None
         if found is None:
             return
@@ -392,7 +397,8 @@ class Numbers:
             if isinstance(part, str):
                 return absent(lost.n, part)
         gain = combined([1 / len(z)] * len(z), [self._sample(part) for part in z])
-        assert gain.value is not None and lost.value is not None
+        if gain.value is None or lost.value is None:
+            return absent(lost.n, gain.reason or "not measured")
         if interval(gain, self.boot.resampler.level)[0] <= 0:
             return absent(lost.n, "nothing was gained with certainty, to set the loss against")
         with np.errstate(divide="ignore", invalid="ignore"):

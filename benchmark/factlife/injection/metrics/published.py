@@ -18,7 +18,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from factlife.injection.metrics.curves import Curves, Mask
+from factlife.injection.metrics.curves import CONTROL, Curves, Mask
 from factlife.injection.metrics.effect import windows
 from factlife.injection.metrics.retention import log_spaced
 from factlife.stats import Floats, Ints
@@ -41,9 +41,12 @@ def filtered_mean(values: Floats, factor: float) -> Floats:
     return means
 
 
-def per_token(c: Curves) -> Floats:
-    """l [S, P] in nats per token."""
+def per_token(c: Curves, arm: str = CONTROL) -> Floats:
+    """l [S, P] in nats per token; passages of the arm that lag behind are moved to its times."""
     found: Floats = c.total / c.n_tokens
+    late = c.lags(arm)[c.passage_of]
+    for lag in np.unique(late[late > 0]).tolist():
+        found[:, late == lag] = c.at(found[:, late == lag], c.steps + lag)
     return found
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from factlife.injection.metrics.curves import Curves, Mask
-from factlife.injection.metrics.effect import contributions, half_masks, readings
+from factlife.injection.metrics.effect import aligned, contributions, half_masks, readings
 from factlife.injection.metrics.samples import Bootstrap, Sample, absent, interval
 from factlife.stats import Floats
 
@@ -50,6 +50,7 @@ def retention(c: Curves, y: Floats, arm: str) -> Retention | str:
     halves, times = half_masks(c, arm), c.times(arm)
     if isinstance(halves, str):
         return halves
+    y = aligned(c, y, arm)
     found = readings(c, y, arm, times)
     if isinstance(found, str):
         return found
@@ -113,7 +114,8 @@ def has_gain(r: Retention, boot: Bootstrap) -> bool:
     A share of a gain that may be nothing means nothing.
     """
     peak = boot.sample(r.peak)
-    assert peak.value is not None
+    if peak.value is None:
+        return False
     return peak.value > 0 and interval(peak, boot.resampler.level)[0] > 0
 
 

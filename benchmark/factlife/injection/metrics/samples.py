@@ -51,8 +51,10 @@ class Bootstrap:
     Student's t over the normal quantile with the 4 (m - 1) degrees of freedom of a contrast between
     the halves of an arm and those of the controls: a variance from few passages is uncertain.
 
+    The only passage of a stratum varies as those of the other half of its arm.
+
     Attributes:
-        strata: [N].
+        strata: [N] arm and half, the half as the last letter.
     """
 
     resampler: Resampler
@@ -63,9 +65,15 @@ class Bootstrap:
         """Draws within each stratum; see `stats.Resampler.make`."""
         return cls(Resampler.make(strata.tolist(), draws, seed, level), strata)
 
-    def draws(self, z: Floats) -> Floats:
-        """Contributions [N] or [T, N] -> draws of their sum, [B] or [B, T]."""
+    def draws(self, z: Floats, halves: bool = True) -> Floats:
+        """Contributions [N] or [T, N] -> draws of their sum, [B] or [B, T].
+
+        Args:
+            halves: contributions weigh the two halves of an arm equally, however many passages
+                are in each.
+        """
         widened = np.array(z, dtype=np.float64)
+        extra: float | Floats = 0.0
         for label in np.unique(self.strata):
             inside = self.strata == label
             m = int(inside.sum())
@@ -73,17 +81,44 @@ class Bootstrap:
                 part = widened[..., inside]
                 mean = part.mean(axis=-1, keepdims=True)
                 widened[..., inside] = mean + self._wider(m) * (part - mean)
-        drawn: Floats = self.resampler.counts @ widened.T
+            else:
+                extra = extra + self._single(np.asarray(z, dtype=np.float64), label, halves)
+        drawn: Floats = self.resampler.counts @ widened.T + extra
         return drawn
+
+    def _single(self, z: Floats, label: str, halves: bool) -> Floats:
+        """What the only passage of a stratum may vary by: as those of the other half do.
+
+        Taken from the draw before, which is independent of this one.
+        """
+        other = label[:-1] + ("B" if label.endswith("A") else "A")
+        inside = self.strata == other
+        m = int(inside.sum())
+        if m < 2:
+            return np.zeros((len(self.resampler.counts), *z.shape[:-1]))
+        part = z[..., inside] - z[..., inside].mean(axis=-1, keepdims=True)
+        scale = self._wider(m) * (m if halves else 1) / math.sqrt(m)
+        before = np.roll(self.resampler.counts[:, inside], 1, axis=0)
+        found: Floats = before @ (scale * part).T
+        return found
 
     def _wider(self, m: int) -> float:
         tail = (1 + self.resampler.level) / 2
         student = float(sps.t.ppf(tail, 4 * (m - 1)) / sps.norm.ppf(tail))
         return student * math.sqrt(m / (m - 1))
 
-    def sample(self, z: Floats, n: int | None = None) -> Sample:
+    def sample(self, z: Floats, n: int | None = None, halves: bool = True) -> Sample:
         """The sum of contributions [N], with draws; `n` passages, or those that contribute."""
-        return Sample(float(z.sum()), self.draws(z), int(np.count_nonzero(z)) if n is None else n)
+        count = int(np.count_nonzero(z)) if n is None else n
+        if self.bare(z):
+            return absent(count, "one passage in each half: nothing to take an interval from")
+        return Sample(float(z.sum()), self.draws(z, halves), count)
+
+    def bare(self, z: Floats) -> bool:
+        """Whether some arm that contributes has no half with two passages."""
+        arms = {label[:-1] for label in self.strata[np.asarray(z) != 0].tolist()}
+        sizes = {a: max(int((self.strata == a + h).sum()) for h in "AB") for a in arms}
+        return any(size < 2 for size in sizes.values())
 
     def ratio(self, top: Floats, bottom: Floats) -> Sample:
         """Ratio of two sums of contributions [N]; draws with a bottom not above 0 are left out."""
