@@ -14,7 +14,9 @@ from tests.injection.made_up import Truth, full_gain
 from tests.pages import Element, check_page, data_of, in_chromium, needs_chromium
 from tests.report.injection_run import add_injection, build_injection_run, main_design
 from tests.report.synthetic import Design, build_run
+from typer.testing import CliRunner
 
+from factlife.cli import app
 from factlife.report import write_report
 from factlife.report.injection_data import Injection, load_injection
 from factlife.report.injection_rows import (
@@ -26,7 +28,7 @@ from factlife.report.injection_rows import (
 )
 from factlife.report.text import number
 from factlife.schema import INJECTION_TABLES
-from factlife.store import RunStore
+from factlife.store import RunStore, write_json
 
 SECTIONS = ("injection", "forgetting", "spacing", "corruption", "claims")
 Row = dict[str, Any]
@@ -272,3 +274,26 @@ def test_every_chart_is_drawn_and_fits_the_screen(run: RunStore, width: int, dar
     assert seen["holes"] == []
     assert seen["wider"] <= 0
     assert seen["changed"]
+
+
+# ---- factlife compare ------------------------------------------------------------------------
+
+
+def test_the_command_compares_two_runs(run: RunStore, tmp_path: Path) -> None:
+    shutil.copytree(run.root, tmp_path / "larger")
+    path = tmp_path / "larger" / "result.json"
+    result = json.loads(path.read_text("utf-8"))
+    result["series_name"] = "larger"
+    result["model"]["parameters"] *= 100
+    write_json(path, result)
+    both = ["compare", str(run.root), str(tmp_path / "larger")]
+    done = CliRunner().invoke(app, [*both, "--json"])
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    assert [c["number"] for c in found] == list(range(1, 15))
+    assert found[5]["verdict"] == "undecided"  # the same effectivity at both sizes
+    assert found[5]["parts"][0]["row"]["value"] == pytest.approx(0.0, abs=1e-12)
+    shown = CliRunner().invoke(app, both)
+    assert "Effectivity grows with model size" in shown.stdout
+    one = CliRunner().invoke(app, ["compare", str(run.root)])
+    assert one.exit_code == 2
