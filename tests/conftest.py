@@ -14,8 +14,10 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # The environments without torch run what needs no model; these files would not import there.
 NEEDS_TORCH = [
-    "bench.py", "bench_series.py", "circuits", "corpora/test_prompts.py",
-    "recall/test_measure.py",
+    "bench.py", "bench_injection.py", "bench_series.py", "circuits", "corpora/test_prompts.py",
+    "injection/small.py", "injection/test_arms_and_plan.py", "injection/test_audit.py",
+    "injection/test_batches_and_background.py", "injection/test_measure.py",
+    "injection/test_parallel.py", "recall/test_measure.py",
     "runner", "scoring/test_targets.py", "series/test_hub.py", "series/test_loading.py",
     "series/test_swap.py", "test_cli.py", "tiny.py", "training",
 ]  # fmt: skip

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from factlife import config
-from factlife.config import TRACKS, Profile, load_profile, parse_profile, profile_names
+from factlife.config import TRACKS, Injection, Profile, load_profile, parse_profile, profile_names
 from factlife.errors import UsageError
 
 EXACT = settings(derandomize=True, database=None, deadline=None, max_examples=100)
@@ -127,7 +127,10 @@ def test_a_profile_file_that_is_not_there_or_not_text_is_refused(tmp_path: Path)
             "(did you mean 'float32'?)",
         ),
         ('name = "x"\ntracks = []', "tracks is empty; name at least one of recall, injection"),
-        ('name = "x"\ntracks = ["recal"]', "'recal' is not one of recall, injection (did you mean 'recall'?)"),
+        (
+            'name = "x"\ntracks = ["recal"]',
+            "'recal' is not one of recall, injection (did you mean 'recall'?)",
+        ),
         ('name = "x"\ntracks = "recall"', "tracks: expected a list, got 'recall'"),
         ('name = "x"\ntracks = [1]', "tracks: expected str, got 1"),
         ('name = "x', "not TOML"),
@@ -274,3 +277,9 @@ def test_the_hash_is_the_same_in_every_process() -> None:
             check=True,
         )
         assert done.stdout.strip() == here
+
+
+def test_settings_of_a_track_count_only_where_it_runs() -> None:
+    other = dataclasses.replace(Injection(), interval=7)
+    here, there = Profile("x"), Profile("x", injection=other)
+    assert here.protocol_hash(DATA) == there.protocol_hash(DATA)

@@ -439,8 +439,8 @@ def audit_command(
     else:
         for a in known:
             print(
-                f"{a.passage_id}: {a.exact} of {a.probes} targets generated, {a.first} first among "
-                f"{foils + 1} (chance {a.expected:.1f}, p = {a.p:.2g})"
+                f"{a.passage_id}: {a.exact} of {a.probes} answered, {a.first} of {a.targets} "
+                f"targets first among {foils + 1} (chance {a.expected:.1f}, p = {a.p:.2g})"
             )
     if known:
         raise IntegrityError(

@@ -172,12 +172,18 @@ class Profile:
         del values["execution"]
         if "injection" not in self.tracks:
             del values["injection"]
-        values["tracks"] = list(self.tracks)
-        return values
+        return {k: _as_json(v) for k, v in values.items()}
 
     def protocol_hash(self, data_fingerprints: dict[str, str]) -> str:
         """Hex sha256 over the parameters and the fingerprints of the data sets used."""
         return sha256_json({"params": self.params(), "data": data_fingerprints})
+
+
+def _as_json(value: Any) -> Any:
+    """Tuples as lists, at any depth."""
+    if isinstance(value, dict):
+        return {k: _as_json(v) for k, v in value.items()}
+    return [_as_json(v) for v in value] if isinstance(value, list | tuple) else value
 
 
 def profile_names() -> list[str]:

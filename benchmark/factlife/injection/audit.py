@@ -5,7 +5,8 @@ depth, and of the same kind where there are enough). A model that does not know 
 its target first in 1 of (foils + 1) probes by chance, in summed log-probability; in more where
 foils do not fit the prefix, so that they should be of one kind. A passage counts as known if greedy
 decoding gives one of its targets, or if more targets come first than chance gives with
-probability `level` (binomial, one-sided, over the passage's probes).
+probability `level` (binomial, one-sided). Several probes with one target stand and fall together:
+they count as one, which comes first if it does so in all of them.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ class Audited:
     Attributes:
         probes: that could be scored.
         exact: targets that greedy decoding gives.
-        first: targets that beat every foil.
+        targets: distinct ones.
+        first: of these, those that beat every foil after each of their prefixes.
         expected: `first` by chance.
         p: probability of as many by chance.
         known: whether the passage must not be injected as new.
@@ -44,6 +46,7 @@ class Audited:
     passage_id: str
     probes: int
     exact: int
+    targets: int
     first: int
     expected: float
     p: float
@@ -80,10 +83,10 @@ def audit(
     exact = np.zeros(len(asked), np.bool_)
     exact[usable] = scores.exact
     width = foils + 1
-    by_passage: dict[str, list[int]] = defaultdict(list)
+    by_passage: dict[str, list[tuple[int, str]]] = defaultdict(list)
     for k, p in enumerate(corpus.probes):
         if np.isfinite(logprob[k * width]):
-            by_passage[p.passage_id].append(k * width)
+            by_passage[p.passage_id].append((k * width, p.target))
     return [
         _audited(name, logprob, exact, places, width, level) for name, places in by_passage.items()
     ]
@@ -93,15 +96,19 @@ def _audited(
     name: str,
     logprob: np.ndarray[Any, Any],
     exact: np.ndarray[Any, Any],
-    places: Sequence[int],
+    places: Sequence[tuple[int, str]],
     width: int,
     level: float,
 ) -> Audited:
-    first = sum(bool(logprob[i] > logprob[i + 1 : i + width].max()) for i in places)
-    hits = sum(bool(exact[i]) for i in places)
-    n, chance = len(places), 1 / width
+    wins: dict[str, bool] = {}
+    for i, target in places:
+        wins[target] = wins.get(target, True) and bool(
+            logprob[i] > logprob[i + 1 : i + width].max()
+        )
+    hits = sum(bool(exact[i]) for i, _ in places)
+    n, first, chance = len(wins), sum(wins.values()), 1 / width
     p = float(binom.sf(first - 1, n, chance))
-    return Audited(name, n, hits, first, n * chance, p, hits > 0 or p < level)
+    return Audited(name, len(places), hits, n, first, n * chance, p, hits > 0 or p < level)
 
 
 def _rivals(corpus: Corpus, foils: int, seed: int) -> Mapping[str, list[Probe]]:

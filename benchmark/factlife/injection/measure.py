@@ -48,6 +48,7 @@ from factlife.injection.probe import (
 from factlife.scoring.targets import Target
 from factlife.series.loading import Loaded
 from factlife.store import parquet_bytes, write_bytes
+from factlife.training import parallel
 from factlife.training.config import TrainingConfig
 from factlife.training.folders import sweep
 from factlife.training.loop import StepReport, Trainer
@@ -220,6 +221,8 @@ class _Run:
         self._model.requires_grad_(True)
         if settings.checkpointing:
             _checkpoint_activations(self._model)
+        if parallel.size() > 1:
+            parallel.shard(self._model, means.device)
         self._trainer = Trainer(self._model, source, config, means.device)
         if settings.optimiser != "fresh":
             load_optimiser(self._trainer, Path(settings.optimiser) / OPTIMISER)
@@ -252,7 +255,7 @@ class _Run:
             self._read(report, time.perf_counter() - began)
             if self._means.on_step is not None:
                 self._means.on_step(report)
-            if time.monotonic() - saved >= self._means.state_seconds:
+            if parallel.from_first(time.monotonic() - saved >= self._means.state_seconds):
                 self._rows.flush(trainer.step)
                 save_state(trainer, states)
                 saved = time.monotonic()
@@ -450,7 +453,7 @@ class _Rows:
     def flush(self, step: int) -> None:
         """Write what was read up to `step`; to be followed by the state of that step."""
         for name, tables in self._new.items():
-            if tables:
+            if tables and not parallel.rank():
                 path = self._folder / f"{name}-{self._from:08d}-{step:08d}.parquet"
                 write_bytes(path, parquet_bytes(pa.concat_tables(tables)))
                 tables.clear()
@@ -458,11 +461,13 @@ class _Rows:
 
     def restore(self, step: int) -> None:
         """Throw away what was read after `step`, the step of the restored state (-1: none)."""
+        self._from = max(step, 0)
+        if parallel.rank():
+            return
         sweep(self._folder)
         for path in self._paths():
             if int(path.stem.rsplit("-", 1)[1]) > step:
                 path.unlink()
-        self._from = max(step, 0)
 
     def _paths(self) -> list[Path]:
         return sorted(self._folder.glob("*.parquet"))

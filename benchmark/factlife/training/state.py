@@ -20,6 +20,7 @@ from safetensors.torch import load_file, load_model, save_file, save_model
 from torch import Tensor, nn
 
 from factlife.errors import IntegrityError, UsageError
+from factlife.training import parallel
 from factlife.training.folders import atomic_folder, sweep
 
 if TYPE_CHECKING:
@@ -36,15 +37,38 @@ def save_state(trainer: Trainer, states: Path) -> Path:
         PartialError: the disk refuses the write; the older state is kept.
     """
     folder = states / f"step-{trainer.step:08d}"
+    sharded = _gathered(trainer) if parallel.size() > 1 else None
+    optimiser = _optimiser_tensors(trainer)
+    if parallel.rank():
+        parallel.barrier()
+        return folder
     if not folder.exists():
         with atomic_folder(folder) as temporary:
-            save_model(trainer.model, str(temporary / MODEL))
-            save_file(_optimiser_tensors(trainer), temporary / OPTIMISER)
+            if sharded is None:
+                save_model(trainer.model, str(temporary / MODEL))
+            else:
+                save_file(sharded, temporary / MODEL)
+            save_file(optimiser, temporary / OPTIMISER)
             (temporary / STATE).write_text(json.dumps(_header(trainer), indent=2), "utf-8")
     for older in _saved(states):
         if older != folder:
             shutil.rmtree(older, ignore_errors=True)
+    parallel.barrier()
     return folder
+
+
+def _gathered(trainer: Trainer) -> dict[str, Tensor]:
+    """All parameters and buffers of a sharded model, whole, tied ones once."""
+    named = [*trainer.model.named_parameters(), *trainer.model.named_buffers()]
+    return {name: parallel.full(value.detach()).contiguous() for name, value in named}
+
+
+def _scatter(trainer: Trainer, file: Path) -> None:
+    """Put whole tensors into a sharded model."""
+    tensors = load_file(file, device=str(trainer.device))
+    with torch.no_grad():
+        for name, value in [*trainer.model.named_parameters(), *trainer.model.named_buffers()]:
+            value.copy_(parallel.place_like(tensors[name], value))
 
 
 def restore_latest(trainer: Trainer, states: Path) -> bool:
@@ -116,7 +140,10 @@ def _restore(trainer: Trainer, folder: Path) -> None:
     try:
         header = json.loads((folder / STATE).read_text("utf-8"))
         _refuse_other_settings(header["config"], asdict(trainer.config), folder)
-        load_model(trainer.model, folder / MODEL, device=str(trainer.device))
+        if parallel.size() > 1:
+            _scatter(trainer, folder / MODEL)
+        else:
+            load_model(trainer.model, folder / MODEL, device=str(trainer.device))
         _load_optimiser(trainer, load_file(folder / OPTIMISER, device=str(trainer.device)))
         trainer.source.seek(header["position"])
         trainer.step, trainer.tokens = header["step"], header["tokens"]
@@ -138,7 +165,7 @@ def _refuse_other_settings(there: dict[str, Any], now: dict[str, Any], folder: P
 
 def _optimiser_tensors(trainer: Trainer) -> dict[str, Tensor]:
     return {
-        f"{name}/{key}": value.detach()
+        f"{name}/{key}": parallel.full(value.detach())
         for name, parameter in _trainable(trainer.model).items()
         for key, value in trainer.optimiser.state.get(parameter, {}).items()
     }
@@ -149,7 +176,8 @@ def _load_optimiser(trainer: Trainer, tensors: dict[str, Tensor]) -> None:
     trainer.optimiser.state.clear()
     for path, value in tensors.items():
         name, key = path.rsplit("/", 1)
-        trainer.optimiser.state[parameters[name]][key] = value
+        like = parameters[name] if key != "step" else value
+        trainer.optimiser.state[parameters[name]][key] = parallel.place_like(value, like)
 
 
 def _trainable(model: nn.Module) -> dict[str, torch.nn.Parameter]:
