@@ -18,7 +18,8 @@ from factlife.errors import IntegrityError
 from factlife.injection.metrics import corruption, decay, effect, measure_all, published, spacing
 from factlife.injection.metrics.curves import DEPTHS, Curves, read_curves
 from factlife.injection.metrics.generation import logistic
-from factlife.injection.metrics.retention import has_gain, log_spaced, retention
+from factlife.injection.metrics.numbers import Numbers
+from factlife.injection.metrics.retention import Retention, has_gain, log_spaced, retention
 from factlife.injection.metrics.samples import (
     Bootstrap,
     Sample,
@@ -193,6 +194,24 @@ def test_passages_that_lag_behind_are_read_later_and_shared_noise_still_cancels(
     level = published.per_token(moved, "duplication")
     theirs = published.maxima(moved, level, probes, c.times("duplication"))
     assert theirs is not None and theirs[0].shape == (3, int(probes.sum()))
+
+
+def test_the_first_encounter_against_the_later_ones() -> None:
+    # One reading after each injection: +2 at 0 -> 1, +1 at 1 -> 2, 0 at 2 -> 3: 2 - (1 + 0) / 2.
+    c = by_hand([[0, 0, 9, 9], [2, 2, 9, 9], [3, 3, 9, 9], [3, 3, 9, 9]],
+                [0, 1, 2, 3], "ddcc", "ABAB", [0, 1, 2])  # fmt: skip
+    boot = Bootstrap.make(np.array(["d.A", "d.A", "c.A", "c.A"]), 20, 0, 0.95)
+    found = dict(Numbers(c, boot, None, [])._first_and_later("m"))
+    assert found["m", "first-later"].value == pytest.approx(1.5)
+
+
+def test_fluctuation_is_of_controls_and_a_step() -> None:
+    # Every second step; controls change by +1, -1, +1 and by 0, 0, 0: SDs 1.1547 and 0.
+    c = by_hand([[0, 5, 0, 4], [0, 9, 1, 4], [0, 5, 0, 4], [0, 9, 1, 4], [0, 0, 99, 4]],
+                [0, 2, 4, 6, 60], "ddcc", "ABAB", [0])  # fmt: skip
+    z = effect.fluctuation(c, c.by_passage())
+    assert not isinstance(z, str)
+    assert z.tolist() == pytest.approx([0, 0, 1.154701 / np.sqrt(2) / 2, 0])
 
 
 # ---- noise: the null -------------------------------------------------------------------------
@@ -389,6 +408,24 @@ def test_a_ratio_of_means_is_no_mean_of_ratios() -> None:
     r = retention(c, c.by_passage(), "duplication")
     assert not isinstance(r, str)
     assert r.curve.tolist() == pytest.approx([0.2] * len(r.t))
+
+
+def test_each_half_starts_from_the_peak_that_the_other_half_picked() -> None:
+    c = curves_of(tiny(Truth(full_gain(), own=0.6)))
+    found = effect.readings(c, c.by_passage(), "once", c.times("once"))
+    r = retention(c, c.by_passage(), "once")
+    assert isinstance(found, effect.Readings) and not isinstance(r, str)
+    assert found.peaks[0, 0] != found.peaks[0, 1]
+    assert r.peak == pytest.approx(found.z[0])  # one injection: its effectivity
+
+
+def test_a_gain_that_may_be_nothing_has_no_share() -> None:
+    boot = Bootstrap.make(np.array(["d.A"] * 4 + ["d.B"] * 4), 200, 0, 0.95)
+    sure = np.array([1.0, 1.1, 0.9, 1.0, 1.0, 1.1, 0.9, 1.0])
+    open_ = np.array([3.0, -2.0, 1.0, -1.0, 2.0, -2.0, 1.0, -1.0])
+    assert has_gain(Retention(T, sure, np.zeros((len(T), 8))), boot)
+    assert open_.sum() > 0
+    assert not has_gain(Retention(T, open_, np.zeros((len(T), 8))), boot)
 
 
 def test_nothing_gained_is_nothing_to_forget() -> None:
@@ -742,6 +779,8 @@ def test_overall_is_the_latest_start(everything: list[Any]) -> None:
     assert rows["injection.corruption", "overall"] == rows["injection.corruption", "late.during"]
     headlines = [n for n, m in BY_NAME.items() if n.startswith("injection.") and m.headline]
     assert all(rows[n, "overall"].value is not None for n in headlines)
+    steps, tokens = (rows[f"injection.threshold_{u}", "late"].value for u in ("steps", "tokens"))
+    assert tokens - steps == pytest.approx(np.log10(32 * 256))  # rows times context
 
 
 def test_contrasts_have_the_right_sign(everything: list[Any]) -> None:
