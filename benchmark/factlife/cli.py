@@ -324,6 +324,8 @@ def run_command(
     root = out or runner.default_out(opened, resolved)
     with Drawn() as progress:
         outcome = runner.run(opened, resolved, root, settings, progress)
+        if outcome.follower:
+            return
         progress.start("scores and report", 1, "steps")
         result = score_and_report(root)
         progress.advance(1)
@@ -400,6 +402,8 @@ def study_command(
     root = out or runner.default_out(opened, resolved)
     with Drawn() as progress:
         outcome = runner.run(opened, resolved, root, settings, progress)
+    if outcome.follower:
+        return
     result = score_and_report(root)
     done = outcome.injected
     console.print(f"{len(done.measured)} injection runs, {len(done.reused)} kept from before")

@@ -311,6 +311,7 @@ for name, table in tables.items():
 """
 
 
+@pytest.mark.slow
 def test_a_killed_process_goes_on_to_equal_tables(tmp_path: Path) -> None:
     import pyarrow.parquet as pq
 

@@ -58,6 +58,7 @@ def run(folder: Path, processes: int) -> Path:
     return out
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_losses_and_probes_of_one(tmp_path: Path) -> None:
     """Broken off at step 9 and gone on, in both cases: states are gathered and scattered."""
     one, two = run(tmp_path, 1), run(tmp_path, 2)
@@ -78,9 +79,60 @@ def test_two_processes_give_the_losses_and_probes_of_one(tmp_path: Path) -> None
         )
 
 
-def test_a_batch_that_cannot_be_shared_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def factlife(*words: str | Path, processes: int) -> str:
+    """The output of a command, under torchrun where there are several processes."""
+    launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), "-m"]
+    done = subprocess.run(
+        [sys.executable, "-m", *(launcher if processes > 1 else []), "factlife", *map(str, words)],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
+        cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+PROFILE = """
+name = "two"
+tracks = ["recall", "injection"]
+[recall]
+templates = "source"
+generation = "none"
+candidates = false
+[injection]
+corpus = "datasets/fictional-knowledge"
+starts = ["late"]
+seeds = 1
+per_arm = 2
+controls = 2
+lead_in = 2
+injections = 2
+interval = 3
+after = 2
+window = 2
+batch_rows = 8
+context = 32
+peak_lr = 1e-3
+heldout_rows = 2
+"""
+
+
+@pytest.mark.slow
+def test_the_command_line_trains_on_two_processes(tmp_path: Path) -> None:
+    from tests.tiny import save_series
+
+    series = save_series(tmp_path / "series", (0, 10))
+    (tmp_path / "two.toml").write_text(PROFILE)
+    words = ("run", series, "--profile", tmp_path / "two.toml", "--out")
+    logs = []
+    for processes in (1, 2):
+        out = tmp_path / f"run{processes}"
+        assert factlife(*words, out, processes=processes).strip() == str(out)
+        part = "tables/training_log/injection_run=late-seed0/part.parquet"
+        logs.append(pq.read_table(out / part, partitioning=None)["loss"].to_pylist()[1:])
+    assert logs[0] == pytest.approx(logs[1], abs=1e-4) and len(logs[0]) == 10
+
+
+def test_a_batch_that_cannot_be_shared_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     from tests.training.small import tiny_trainer
 
     from factlife.training import parallel

@@ -341,6 +341,7 @@ with RunStore.writer(Path(sys.argv[2]), {"identity": {"profile": "x"}}) as store
 """
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_tables(
     series: Series, finished: Path, tmp_path: Path
 ) -> None:

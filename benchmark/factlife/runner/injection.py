@@ -16,7 +16,7 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,7 @@ from factlife.runner.progress import Progress
 from factlife.series.loading import load, load_tokenizer
 from factlife.series.local import Revision, Series
 from factlife.store import RunStore, sha256_file, sha256_json, write_json
+from factlife.training import parallel
 from factlife.training.loop import DivergedError, StepReport
 
 PLANS, WORK, SETTINGS = "injection", ".injection", "settings.json"
@@ -333,24 +334,65 @@ def _measured(
     track: Track, plan: RunPlan, files: Files, place: Place, work: Path, before: int
 ) -> dict[str, Any]:
     """Load the start revision and train it. Raises as `measure`."""
-    loaded = load(
-        files.folder,
-        Model(dtype="float32", attention=track.profile.model.attention),
-        track.device,
-        trust_remote_code=track.trust_remote_code,
-        allow_pickle=track.allow_pickle,
-        tokenizer=load_tokenizer(files.tokenizer) if files.tokenizer else None,
-    )
+    order = _Order(plan, files, place, work)
+    parallel.from_first(order)
 
     def on_step(report: StepReport) -> None:
         track.progress.advance(before + report.step, f"{plan.name}, loss {report.loss:.2f}")
 
-    execution = track.profile.execution
+    return _carry_out(order, track.profile, track, on_step)
+
+
+@dataclass(frozen=True)
+class _Order:
+    """What the first process tells the others to carry out with it."""
+
+    plan: RunPlan
+    files: Files
+    place: Place
+    work: Path
+
+
+@dataclass(frozen=True)
+class Follower:
+    """What every process has without being told: the inputs, the device, and leave."""
+
+    corpus: Corpus
+    facts: FactProbes
+    device: torch.device
+    trust_remote_code: bool = False
+    allow_pickle: bool = False
+
+
+def _carry_out(
+    order: _Order,
+    profile: Profile,
+    inputs: Track | Follower,
+    on_step: Callable[[StepReport], Any] | None = None,
+) -> dict[str, Any]:
+    """Load the start revision and train it. Raises as `measure`."""
+    tokenizer = order.files.tokenizer
+    loaded = load(
+        order.files.folder,
+        Model(dtype="float32", attention=profile.model.attention),
+        inputs.device,
+        trust_remote_code=inputs.trust_remote_code,
+        allow_pickle=inputs.allow_pickle,
+        tokenizer=load_tokenizer(tokenizer) if tokenizer else None,
+    )
+    execution = profile.execution
     means = Means(
-        work, track.device, execution.batch_tokens, track.profile.model.bos,
+        order.work, inputs.device, execution.batch_tokens, profile.model.bos,
         execution.state_seconds, on_step,
     )  # fmt: skip
-    return measure(loaded, plan, track.corpus, track.facts, place, means)
+    return measure(loaded, order.plan, inputs.corpus, inputs.facts, order.place, means)
+
+
+def follow(profile: Profile, follower: Follower) -> None:
+    """Under torchrun, all processes but the first: train along until there is nothing more."""
+    while (order := parallel.from_first(None)) is not None:
+        with suppress(DivergedError):  # the first process records it
+            _carry_out(order, profile, follower)
 
 
 def _finished(store: RunStore, name: str, identity: str) -> str | None:

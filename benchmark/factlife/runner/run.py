@@ -24,9 +24,11 @@ from factlife.injection.corpus import load_corpus
 from factlife.recall.measure import Prepared, measure, prepare
 from factlife.runner.injection import (
     Files,
+    Follower,
     Injected,
     Source,
     Track,
+    follow,
     injection_fingerprints,
     plans_of,
     run_injection,
@@ -49,6 +51,7 @@ from factlife.series.select import select
 from factlife.series.survey import Listed, equal_weights, survey
 from factlife.series.swap import Module
 from factlife.store import RunStore, sha256_json
+from factlife.training import parallel
 
 log = logging.getLogger(__name__)
 
@@ -108,6 +111,7 @@ class Outcome:
         measured, reused: revision names.
         warnings: what a reader should know.
         injected: what the injection track did; None where it did not run.
+        follower: this process only helped another one, which has written everything.
     """
 
     root: Path
@@ -115,6 +119,7 @@ class Outcome:
     reused: tuple[str, ...]
     warnings: tuple[str, ...] = field(default=())
     injected: Injected | None = None
+    follower: bool = False
 
 
 def default_out(series: Series, profile: Profile) -> Path:
@@ -137,14 +142,35 @@ def run(
     """Measure every selected revision that has not been measured yet.
 
     A killed run goes on by the same call: finished parts are kept, damaged ones are
-    measured again.
+    measured again. Under torchrun the first process measures and writes, and all of them train
+    the injection runs together.
 
     Raises:
         UsageError: a series that cannot be measured, or a folder of another run.
         IntegrityError: broken weights, before anything is measured.
         PartialError: the disk refused a write; what was finished is kept.
     """
-    device = pick_device(profile.execution.device)
+    device = parallel.own_device(pick_device(profile.execution.device))
+    with parallel.group(device):
+        if parallel.rank():
+            corpus = load_corpus(profile.injection.corpus)
+            leave = options.trust_remote_code, options.allow_pickle
+            follow(profile, Follower(corpus, load_fact_probes(), device, *leave))
+            return Outcome(out, (), (), follower=True)
+        outcome = _run(series, profile, out, options, progress, device)
+        parallel.from_first(None)  # the others may go
+    return outcome
+
+
+def _run(
+    series: Series,
+    profile: Profile,
+    out: Path,
+    options: Options,
+    progress: Progress,
+    device: torch.device,
+) -> Outcome:
+    """What `run` does in the first process, which alone writes."""
     probes = load_fact_probes()
     _refuse_unknown(options.exclude, series)
     _check_subsets(series, probes)

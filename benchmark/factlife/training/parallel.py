@@ -1,8 +1,8 @@
 """Many devices under torchrun: one process a device, parameters sharded over all (FSDP2).
 
 Every process builds the whole batch and trains on its share of the rows; the loss is divided by
-the targets of the whole batch. The same plan therefore gives the same batches at any world size, and
-losses that differ by rounding alone.
+the targets of the whole batch. The same plan therefore gives the same batches at any world size,
+and losses that differ by rounding alone.
 """
 
 from __future__ import annotations
@@ -74,6 +74,15 @@ def _blocks(model: nn.Module) -> nn.ModuleList:
     """The transformer blocks: the list of modules that holds most parameters."""
     lists = [m for m in model.modules() if isinstance(m, nn.ModuleList)]
     return max(lists, key=lambda m: sum(p.numel() for p in m.parameters()), default=nn.ModuleList())
+
+
+def reshard(model: nn.Module) -> None:
+    """Sharded parameters back in their places: a forward without a backward leaves whole ones."""
+    from torch.distributed.fsdp import FSDPModule
+
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
 
 
 def full(value: Tensor) -> Tensor:

@@ -37,6 +37,7 @@ def save_state(trainer: Trainer, states: Path) -> Path:
         PartialError: the disk refuses the write; the older state is kept.
     """
     folder = states / f"step-{trainer.step:08d}"
+    parallel.reshard(trainer.model)
     sharded = _gathered(trainer) if parallel.size() > 1 else None
     optimiser = _optimiser_tensors(trainer)
     if parallel.rank():
@@ -66,6 +67,7 @@ def _gathered(trainer: Trainer) -> dict[str, Tensor]:
 def _scatter(trainer: Trainer, file: Path) -> None:
     """Put whole tensors into a sharded model."""
     tensors = load_file(file, device=str(trainer.device))
+    parallel.reshard(trainer.model)
     with torch.no_grad():
         for name, value in [*trainer.model.named_parameters(), *trainer.model.named_buffers()]:
             value.copy_(parallel.place_like(tensors[name], value))
