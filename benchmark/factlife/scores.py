@@ -240,7 +240,7 @@ METRICS: tuple[Metric, ...] = (
     Metric(
         "injection.decay_constant", "Decay constant", _A_DECADE, "lower",
         "Share of the gain that is lost whenever the steps since the last injection grow "
-        "tenfold. Mean over the arms that were injected more than once, latest start.",
+        "tenfold. Over all arms that were injected more than once, latest start.",
         headline=True, per_revision=False,
     ),
     Metric(

@@ -19,7 +19,7 @@ from factlife.injection.metrics import corruption, decay, effect, measure_all, p
 from factlife.injection.metrics.curves import DEPTHS, Curves, read_curves
 from factlife.injection.metrics.generation import logistic
 from factlife.injection.metrics.numbers import Numbers
-from factlife.injection.metrics.retention import Retention, has_gain, log_spaced, retention
+from factlife.injection.metrics.retention import Retention, has_gain, log_spaced, pooled, retention
 from factlife.injection.metrics.samples import (
     Bootstrap,
     Sample,
@@ -410,6 +410,16 @@ def test_a_ratio_of_means_is_no_mean_of_ratios() -> None:
     assert r.curve.tolist() == pytest.approx([0.2] * len(r.t))
 
 
+def test_arms_are_pooled_as_one_ratio_of_means() -> None:
+    # Gains at the peak 4 and 1, later 3 and 0: (3 + 0) / (4 + 1) = 0.6, and not (0.75 + 0) / 2.
+    a = Retention(T[:5], np.array([4.0, 0.0]), np.tile([3.0, 0.0], (5, 1)))
+    b = Retention(T[:6], np.array([0.0, 1.0]), np.tile([0.0, 0.0], (6, 1)))
+    both = pooled([a, b])
+    assert not isinstance(both, str)
+    assert both.curve.tolist() == pytest.approx([0.6] * 5)
+    assert pooled([a, "why"]) == "why"
+
+
 def test_each_half_starts_from_the_peak_that_the_other_half_picked() -> None:
     c = curves_of(tiny(Truth(full_gain(), own=0.6)))
     found = effect.readings(c, c.by_passage(), "once", c.times("once"))
@@ -566,7 +576,7 @@ def test_two_seeds_and_one_take_the_draws_and_say_so() -> None:
     assert (two.value, two.ci_low, two.ci_high) == pytest.approx((1.5, 0.55, 2.45))
     assert two.method == "bootstrap of passages; t over the 2 seeds: -4.85 to 7.85"
     one = over_seeds([sample(1.0), absent(3, "gone")], 0.95)
-    assert (one.value, one.n, one.method) == (1.0, 8, "bootstrap of passages")
+    assert (one.value, one.n, one.method) == (1.0, 8, "bootstrap of passages; 1 of 2 runs")
     none = over_seeds([absent(3, "gone"), absent(3, "gone")], 0.95)
     assert (none.value, none.reason) == (None, "gone")
 

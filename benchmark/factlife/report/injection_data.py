@@ -17,7 +17,7 @@ from factlife.injection.claims import Claim, Evidence, evaluate
 from factlife.injection.metrics import decay
 from factlife.injection.metrics.curves import TABLES, Curves, read_curves
 from factlife.injection.metrics.overall import prefix_of
-from factlife.injection.metrics.retention import Retention, curve_draws, has_gain, retention
+from factlife.injection.metrics.retention import Retention, retention
 from factlife.injection.metrics.samples import Bootstrap
 from factlife.stats import Floats
 from factlife.store import RunStore
@@ -113,17 +113,23 @@ def load_injection(run: RunStore, scores: Mapping[tuple[str, str, str], Row]) ->
 
 
 def _kept(runs: Sequence[Curves], arm: str) -> Kept | None:
-    found: list[tuple[Retention, Floats]] = []
+    """Mean gains over seeds, one over the other; None where the gain may be nothing."""
+    found: list[tuple[Retention, Bootstrap]] = []
     for i, c in enumerate(runs):
         r = retention(c, c.by_passage(), arm)
-        boot = Bootstrap.make(np.char.add(c.arms, c.halves), DRAWS, i, LEVEL)
-        if not isinstance(r, str) and has_gain(r, boot):
-            found.append((r, curve_draws(r, boot)))
+        if not isinstance(r, str):
+            strata = np.char.add(np.char.add(c.arms, "."), c.halves)
+            found.append((r, Bootstrap.make(strata, DRAWS, i, LEVEL)))
     size = min((len(r.t) for r, _ in found), default=0)
-    if size < 5:
+    if size < 5 or any(b.bare(r.peak) for r, b in found):
+        return None
+    tail = (1 - LEVEL) / 2
+    peak = np.mean([b.draws(r.peak) for r, b in found], axis=0)
+    if np.quantile(peak, tail) <= 0:
         return None
     t = found[0][0].t[:size]
-    curve = np.mean([np.interp(t, r.t, r.curve) for r, _ in found], axis=0)
-    drawn = np.mean([d[:, :size] for _, d in found], axis=0)
-    low, high = np.nanquantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+    gain = np.mean([r.peak.sum() for r, _ in found])
+    curve = np.mean([r.later[:size].sum(axis=1) for r, _ in found], axis=0) / gain
+    drawn = np.mean([b.draws(r.later[:size]) for r, b in found], axis=0) / peak[:, None]
+    low, high = np.quantile(drawn[peak > 0], [tail, 1 - tail], axis=0)
     return Kept(t, curve, low, high, decay.fit(t, curve[None]))

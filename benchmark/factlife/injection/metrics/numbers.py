@@ -220,19 +220,17 @@ class Numbers:
         if self.c.run["study"] in ("spacing", "frequency"):
             return
         arms = self.lasting or self.arms
-        by_key = {(a, d): self._decay(a, d) for a in self.arms for d in self.depths}
-        for (a, d), numbers in by_key.items():
-            for metric, s in numbers.items():
-                yield (metric, scope(a, d)), s
         for d in self.depths:
-            for metric in DECAY:
-                mine = [by_key[a, d][metric] for a in arms]
-                if mine:
-                    yield (metric, scope(d)), self._mean(mine)
+            found = {a: kept.retention(self.c, self.y[d], a) for a in self.arms}
+            for a, r in found.items():
+                for metric, s in self._decay(r).items():
+                    yield (metric, scope(a, d)), s
+            if arms:
+                for metric, s in self._decay(kept.pooled([found[a] for a in arms])).items():
+                    yield (metric, scope(d)), s
 
-    def _decay(self, arm: str, depth: str | None) -> dict[str, Sample]:
+    def _decay(self, r: kept.Retention | str) -> dict[str, Sample]:
         n = len(self.c.passages)
-        r = kept.retention(self.c, self.y[depth], arm)
         if isinstance(r, str) or not kept.has_gain(r, self.boot):
             why = r if isinstance(r, str) else self.boot.sample(r.peak).reason or kept.NOTHING
             return dict.fromkeys(DECAY, absent(n, why))

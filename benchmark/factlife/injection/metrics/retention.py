@@ -7,6 +7,7 @@ same at every t. T = times looked at, N = passages.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,6 +69,18 @@ def retention(c: Curves, y: Floats, arm: str) -> Retention | str:
     gains = own[0] + own[1]
     z = contributions(gains, *halves)
     return Retention(t, z[0], z[1:])
+
+
+def pooled(found: Sequence[Retention | str]) -> Retention | str:
+    """Several arms as one: the ratio of their mean gains, as far as all of them were followed."""
+    usable = [r for r in found if not isinstance(r, str)]
+    for r in found:
+        if isinstance(r, str):
+            return r
+    t = min((r.t for r in usable), key=len)
+    later = [np.array([np.interp(t, r.t, z) for z in r.later.T]).T for r in usable]
+    peak = np.mean([r.peak for r in usable], axis=0)
+    return Retention(t, peak, np.mean(later, axis=0))
 
 
 def _both(halves: tuple[list[Mask], list[Mask]]) -> list[Mask]:

@@ -177,6 +177,8 @@ def over_seeds(samples: Sequence[Sample], level: float, unit: str = BOOTSTRAP) -
     if len(found) >= FEWEST_SEEDS:
         low, high = t_interval(values, level)
         method = f"t over {len(found)} seeds, {len(found) - 1} degrees of freedom"
+        if len(found) < len(samples):
+            method += f"; {len(found)} of {len(samples)} runs"
         return Estimate(float(values.mean()), low, high, len(found), method)
     mean = mean_of(found)
     value = float(values.mean())
@@ -184,10 +186,10 @@ def over_seeds(samples: Sequence[Sample], level: float, unit: str = BOOTSTRAP) -
         method = f"none: one number a run, {len(found)} of them"
         return Estimate(value, float(values.min()), float(values.max()), max(mean.n, 1), method)
     low, high = interval(mean, level)
-    method = unit
+    method = unit if len(found) == len(samples) else f"{unit}; {len(found)} of {len(samples)} runs"
     if len(found) == 2:
         t_low, t_high = t_interval(values, level)
-        method = f"{unit}; t over the 2 seeds: {t_low:.3g} to {t_high:.3g}"
+        method = f"{method}; t over the 2 seeds: {t_low:.3g} to {t_high:.3g}"
     return Estimate(value, low, high, mean.n, method)
 
 

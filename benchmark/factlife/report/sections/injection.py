@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 
 from factlife.injection.claims import Claim, Part
@@ -17,6 +18,7 @@ from factlife.report.sections.base import Section, paragraphs
 from factlife.report.tables import number_cell, table
 from factlife.report.view import View
 
+_SHARE = "share of the gain per decade"
 _STARTS = {"first": "muted", "early": "name", "mid": "stated", "late": "loc"}
 
 
@@ -236,14 +238,15 @@ def _fits_table(found: Injection) -> Html:
                            for name, law in zip(LAWS, LAW_NAMES, strict=True)
                            if law != best)  # fmt: skip
         crossing = float(f.intercept[0])
-        reached = "never" if crossing > 12 else text.si(10**crossing)
+        far = "never" if math.isinf(crossing) else "> 1B"
+        reached = far if crossing > 9 else text.si(10**crossing)
         rows.append([
             f"{start}, {arm}",
-            _number(f"{100 * float(f.a[0]):.1f}\u202f%"),
+            _number(text.number(float(f.a[0]), _SHARE)),
             _number(reached),
-            _number(f"{float(f.power[0]):.3f}"),
+            _number(text.number(float(f.power[0]), "exponent")),
             _number(text.si(float(f.tau[0]))),
-            _number(f"{100 * k.theil_sen:.1f}\u202f%"),
+            _number(text.number(k.theil_sen, _SHARE)),
             LAWS[LAW_NAMES.index(best)],
             others,
         ])  # fmt: skip
