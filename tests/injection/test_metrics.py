@@ -19,7 +19,14 @@ from factlife.injection.metrics import corruption, decay, effect, measure_all, p
 from factlife.injection.metrics.curves import DEPTHS, Curves, read_curves
 from factlife.injection.metrics.generation import logistic
 from factlife.injection.metrics.numbers import Numbers
-from factlife.injection.metrics.retention import Retention, has_gain, log_spaced, pooled, retention
+from factlife.injection.metrics.retention import (
+    Retention,
+    curve_draws,
+    has_gain,
+    log_spaced,
+    pooled,
+    retention,
+)
 from factlife.injection.metrics.samples import (
     Bootstrap,
     Sample,
@@ -399,6 +406,24 @@ def test_retention_recovers_how_it_was_forgotten(law: str, kept: Any) -> None:
     assert f.chosen == law
     found = {"log": f.a[0], "power": f.power[0], "exponential": f.tau[0]}[law]
     assert found == pytest.approx({"log": 0.25, "power": 0.3, "exponential": 90}[law], rel=0.06)
+
+
+def test_intervals_of_the_decay_constant_cover_the_truth() -> None:
+    c = curves_of(tiny(Truth({}), per_arm=10, tail=900))
+    (start,), boot, rng = c.times("once"), boot_of(c, 200), np.random.default_rng(8)
+    u = np.maximum(c.steps - start, 0).astype(float)
+    kept = np.where(u > 5, 0.97 - 0.25 * np.log10(np.maximum(u - 5, 1)), u / 5)
+    hits = 0
+    for _ in range(150):
+        keen = rng.normal(2.0, 0.4, len(c.passages)) * (c.arms == "once")
+        y = np.outer(kept, keen) + rng.normal(0, 0.15, (len(c.steps), len(c.passages)))
+        r = retention(c, y, "once")
+        assert not isinstance(r, str)
+        curves = curve_draws(r, boot)
+        a = decay.fit(r.t, np.vstack([r.curve, curves])).a
+        low, high = boot.resampler.interval(a[1:], float(a[0]))
+        hits += low <= 0.25 <= high
+    assert 0.86 <= hits / 150 <= 0.99
 
 
 def test_a_ratio_of_means_is_no_mean_of_ratios() -> None:
