@@ -297,7 +297,7 @@ def test_intervals_of_effectivity_cover_the_truth(injections: int) -> None:
         # Truth: what is read where the other half picks; the plateau, where it picks inside it.
         peaks = np.array([[bump[c.place(p) or 0] for p in row] for row in found.peaks.tolist()])
         hits += low <= peaks.mean() <= high
-    # Picks are taken as given, which costs a little coverage: 91 to 94 % where 95 % is meant.
+    # Picks are taken as given, which costs some coverage: 89 to 94 % where 95 % is meant.
     assert 0.87 <= hits / 300 <= 0.985
 
 

@@ -89,7 +89,7 @@ def readings(c: Curves, y: Floats, arm: str, times: Sequence[int]) -> Readings |
     Returns:
         The readings, or why they cannot be had. Looks at [T + 1, T + window], and never beyond the
         next injection. Intervals of their sum take the picks as given: with 10 to 40 passages an
-        arm they covered the truth in 91 to 94 % of simulated runs where 95 % is meant. (Picking
+        arm they covered the truth in 89 to 94 % of simulated runs where 95 % is meant. (Picking
         anew in every draw covers 97 to 99 %.)
     """
     halves = half_masks(c, arm)
