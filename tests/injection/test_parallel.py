@@ -132,6 +132,21 @@ def test_the_command_line_trains_on_two_processes(tmp_path: Path) -> None:
     assert logs[0] == pytest.approx(logs[1], abs=1e-4) and len(logs[0]) == 10
 
 
+def test_a_state_of_one_process_is_not_taken_for_one_of_several(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tests.training.small import tiny_trainer
+
+    from factlife.training import parallel
+    from factlife.training.state import restore_latest, save_state
+
+    trainer = tiny_trainer()
+    save_state(trainer, tmp_path)
+    monkeypatch.setattr(parallel, "size", lambda: 2)
+    with pytest.raises(UsageError, match="saved by one process and cannot be gone on with by sev"):
+        restore_latest(trainer, tmp_path)
+
+
 def test_a_batch_that_cannot_be_shared_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     from tests.training.small import tiny_trainer
 

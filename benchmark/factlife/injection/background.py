@@ -133,7 +133,8 @@ def _streamed(repo: str, config: str, field: str) -> Iterator[str]:
             "'factlife[data]'"
         ) from error
     try:
-        rows = datasets.load_dataset(repo, config or None, split="train", streaming=True)
+        load: Any = datasets.load_dataset  # type: ignore[attr-defined, unused-ignore]
+        rows = load(repo, config or None, split="train", streaming=True)
         for row in rows:
             if not isinstance(row.get(field), str):
                 raise UsageError(

@@ -122,14 +122,14 @@ def _rows(path: Path, columns: Sequence[str]) -> list[Mapping[str, Any]]:
     if not path.is_file():
         raise UsageError(f"no file {path}: a corpus folder has passages.parquet and probes.parquet")
     try:
-        rows = pq.read_table(path).to_pylist()
+        rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
     except (OSError, pa.ArrowException) as error:
         raise IntegrityError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
     for row in rows:
         row.setdefault("paraphrases", [])
         if absent := [c for c in columns if not isinstance(row.get(c), str)]:
             raise IntegrityError(f"{path}: a row has no text in column {absent[0]}")
-    return rows
+    return list(rows)
 
 
 def _checked(corpus: Corpus) -> Corpus:

@@ -325,7 +325,7 @@ def _schedule(settings: Injection, times: _Times, spread: int) -> Schedule:
     own = sorted({t for steps in times.values() for t in steps})
     last = own[-1]
     if settings.study in ("spacing", "frequency"):
-        main, dense = tuple(own), (last,)
+        main, dense = tuple(own), tuple(own[-1:])
         steps = last + 1 + settings.after
     else:
         main = tuple(settings.lead_in + k * settings.interval for k in range(settings.injections))

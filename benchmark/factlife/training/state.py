@@ -135,6 +135,7 @@ def _header(trainer: Trainer) -> dict[str, Any]:
         "tokens": trainer.tokens,
         "position": trainer.source.position(),
         "config": asdict(trainer.config),
+        "sharded": parallel.size() > 1,
     }
 
 
@@ -142,6 +143,12 @@ def _restore(trainer: Trainer, folder: Path) -> None:
     try:
         header = json.loads((folder / STATE).read_text("utf-8"))
         _refuse_other_settings(header["config"], asdict(trainer.config), folder)
+        if header.get("sharded", False) != (parallel.size() > 1):
+            one, other = ("one process", "several")[:: -1 if header.get("sharded") else 1]
+            raise UsageError(
+                f"training state {folder} was saved by {one} and cannot be gone on with by {other}: "
+                f"start as before, or remove {folder.parent} to begin anew"
+            )
         if parallel.size() > 1:
             _scatter(trainer, folder / MODEL)
         else:
