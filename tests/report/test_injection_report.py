@@ -30,7 +30,7 @@ from factlife.report.text import number
 from factlife.schema import INJECTION_TABLES
 from factlife.store import RunStore, write_json
 
-SECTIONS = ("injection", "forgetting", "spacing", "corruption", "claims")
+SECTIONS = ("injection", "forgetting", "spacing", "sweeps", "corruption", "claims")
 Row = dict[str, Any]
 
 
@@ -185,6 +185,24 @@ def test_the_claims_table_shows_all_fourteen_with_their_numbers(
 def test_unbalanced_arms_are_announced(page: Element) -> None:
     banner = page.one("section", id="injection").one("p", class_="banner").text
     assert banner.startswith("Unbalanced (late)")  # two seeds of the spacing study
+
+
+def test_sweeps_are_listed_with_their_slopes(tmp_path: Path) -> None:
+    plain = Truth(full_gain(), own=0.05)
+    swept = [main_design(truths={"late": plain}, seeds=(0,), study="batch", varied="batch_rows",
+                         value=float(b)) for b in (8, 64)]  # fmt: skip
+    times = {f"times-{n}": [40 + 20 * i for i in range(n)] for n in (1, 4)}
+    gain = {(a, d): 0.5 for a in times for d in made_up.DEPTHS}
+    rare = main_design(truths={"late": Truth(gain, own=0.05)}, seeds=(0,), study="frequency",
+                       arms=times, tail=60)  # fmt: skip
+    page = small_run(tmp_path, *swept, rare)
+    section = page.one("section", id="sweeps")
+    first = [t.one("tbody").all("th") for t in section.all("table")]
+    assert [h.text for h in first[0]] == ["batch_rows=8-late", "batch_rows=64-late"]
+    assert [h.text for h in first[1]] == ["frequency-late.times-1", "frequency-late.times-4"]
+    assert {h.text for h in first[2]} == {"batch_rows-late", "frequency-late"}
+    assert len(section.all("table")[0].all("data")) == 6  # three numbers of two settings
+    assert not page.all("section", id="forgetting")  # no main run
 
 
 # ---- unusual runs ----------------------------------------------------------------------------

@@ -34,6 +34,7 @@ SECTIONS: tuple[Callable[[View], Section | None], ...] = (
     injection.acquisition,
     injection.forgetting,
     injection.spacing,
+    injection.sweeps,
     injection.old_knowledge,
     injection.claims,
     numbers.numbers,

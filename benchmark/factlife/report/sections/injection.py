@@ -15,8 +15,9 @@ from factlife.report.figures import Figure, Key, Panel, variable
 from factlife.report.html import Child, Html, h, join
 from factlife.report.injection_data import LAWS, Injection, Row
 from factlife.report.sections.base import Section, paragraphs
-from factlife.report.tables import number_cell, table
+from factlife.report.tables import estimate, number_cell, table
 from factlife.report.view import View
+from factlife.scores import BY_NAME
 
 _SHARE = "share of the gain per decade"
 _STARTS = {"first": "muted", "early": "name", "mid": "stated", "late": "loc"}
@@ -331,6 +332,54 @@ def _left(prefix: str, rows: Sequence[Row]) -> Figure:
         panels=[Panel(f"every {n:,} steps", {"arm": [a]}) for a, n in arms.items()],
         narrow=True,
     )
+
+
+def sweeps(view: View) -> Section | None:
+    """Batch, learning-rate and frequency studies: one row a setting, and the slopes."""
+    found = view.injection
+    if found is None:
+        return None
+    body: list[Child] = []
+    for study, columns in _SWEPT.items():
+        rows = [_swept(found, where, columns) for where in _settings(found, study)]
+        if rows:
+            head = ["setting and start", *(BY_NAME[f"injection.{m}"].title for m in columns)]
+            body.append(table(_SWEEP_TITLES[study], head, rows))
+    slopes = [r for (m, _, _), r in found.scores.items() if m in _SLOPES]
+    if not body:
+        return None
+    head = ["over", "what", "slope", "unit"]
+    rows = [[r["scope"], BY_NAME[r["metric"]].title, estimate(r), r["unit"]] for r in slopes]
+    if rows:
+        body.append(table("Change when the setting grows tenfold", head, rows))
+    about = h("p", "The same injections with one setting changed, at the same injected share.")
+    return Section("sweeps", "Sweeps of settings", "Sweeps", join([about, *body]))
+
+
+_SWEPT = {
+    "batch": ("effectivity", "decay_constant", "threshold_tokens"),
+    "lr": ("effectivity", "decay_constant", "threshold_tokens"),
+    "frequency": ("effectivity", "gain"),
+}
+_SWEEP_TITLES = {
+    "batch": "Batch size at a fixed injected share and fixed tokens",
+    "lr": "Learning rate",
+    "frequency": "Number of injections",
+}
+_SLOPES = {f"injection.{m}_slope" for m in ("effectivity", "decay", "threshold", "gain")}
+
+
+def _settings(found: Injection, study: str) -> list[str]:
+    """Scopes of a study's settings; in a frequency study its arms are the settings."""
+    groups = found.study(study)
+    if study != "frequency":
+        return list(groups)
+    return [f"{p}.{arm}" for p in groups for arm in found.groups[p][0].injected_arms]
+
+
+def _swept(found: Injection, where: str, columns: Sequence[str]) -> list[Child]:
+    rows = [found.scores.get((f"injection.{m}", where, "")) for m in columns]
+    return [where, *(estimate(r) for r in rows)]
 
 
 # ---- corruption ------------------------------------------------------------------------------
