@@ -352,7 +352,7 @@ def sweeps(view: View) -> Section | None:
     rows = [[r["scope"], BY_NAME[r["metric"]].title, estimate(r), r["unit"]] for r in slopes]
     if rows:
         body.append(table("Change when the setting grows tenfold", head, rows))
-    about = h("p", "The same injections with one setting changed, at the same injected share.")
+    about = h("p", "The same facts, injected with one setting changed.")
     return Section("sweeps", "Sweeps of settings", "Sweeps", join([about, *body]))
 
 
