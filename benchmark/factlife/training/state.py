@@ -143,12 +143,7 @@ def _restore(trainer: Trainer, folder: Path) -> None:
     try:
         header = json.loads((folder / STATE).read_text("utf-8"))
         _refuse_other_settings(header["config"], asdict(trainer.config), folder)
-        if header.get("sharded", False) != (parallel.size() > 1):
-            one, other = ("one process", "several")[:: -1 if header.get("sharded") else 1]
-            raise UsageError(
-                f"training state {folder} was saved by {one} and cannot be gone on with by {other}: "
-                f"start as before, or remove {folder.parent} to begin anew"
-            )
+        _refuse_other_number(sharded=header.get("sharded", False), folder=folder)
         if parallel.size() > 1:
             _scatter(trainer, folder / MODEL)
         else:
@@ -169,6 +164,16 @@ def _refuse_other_settings(there: dict[str, Any], now: dict[str, Any], folder: P
         raise UsageError(
             f"training state {folder} was saved with other settings ({detail}); use those, or "
             "choose another folder"
+        )
+
+
+def _refuse_other_number(*, sharded: bool, folder: Path) -> None:
+    """A state of one process names its tensors otherwise than one of several."""
+    if sharded != (parallel.size() > 1):
+        one, other = ("several", "one process") if sharded else ("one process", "several")
+        raise UsageError(
+            f"training state {folder} was saved by {one} and cannot be gone on with by {other}: "
+            f"start as before, or remove {folder.parent}"
         )
 
 
