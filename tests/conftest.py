@@ -18,7 +18,10 @@ NEEDS_TORCH = [
     "circuits/graph.py", "circuits/test_ablate.py", "circuits/test_edges.py",
     "circuits/test_measure.py", "circuits/test_planted.py", "circuits/test_reach.py",
     "circuits/test_threshold.py",
-    "recall/test_measure.py",
+    "bench_injection.py",
+    "injection/small.py", "injection/test_arms_and_plan.py", "injection/test_audit.py",
+    "injection/test_batches_and_background.py", "injection/test_measure.py",
+    "injection/test_parallel.py", "recall/test_measure.py",
     "runner", "scoring/test_targets.py", "series/test_hub.py", "series/test_loading.py",
     "series/test_swap.py", "test_cli.py", "tiny.py", "tracing", "training",
 ]  # fmt: skip

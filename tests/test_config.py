@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from factlife import config
-from factlife.config import TRACKS, Profile, load_profile, parse_profile, profile_names
+from factlife.config import TRACKS, Injection, Profile, load_profile, parse_profile, profile_names
 from factlife.errors import UsageError
 
 EXACT = settings(derandomize=True, database=None, deadline=None, max_examples=100)
@@ -203,7 +203,7 @@ def leaves(cls: Any, place: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, .
             yield (*place, f.name), f
 
 
-BASE = Profile("x")
+BASE = Profile("x", tracks=TRACKS)  # what belongs to a track counts only where it runs
 LEAVES = dict(leaves(Profile))
 
 
@@ -236,6 +236,7 @@ def test_the_loop_below_sees_every_field() -> None:
     assert len(LEAVES_BY_NAME) == len(LEAVES)  # no name twice
     assert {p for p in LEAVES if p[0] == "execution"} == {
         ("execution", "batch_tokens"), ("execution", "device"), ("execution", "kernel"),
+        ("execution", "state_seconds"),
     }  # fmt: skip
     assert len(LEAVES) >= 18
 
@@ -258,7 +259,7 @@ def test_the_data_changes_the_protocol_and_its_order_does_not() -> None:
 def test_params_are_json_and_say_nothing_of_execution() -> None:
     params = BASE.params()
     assert json.loads(json.dumps(params)) == params
-    assert "execution" not in params and params["tracks"] == ["recall", "circuits"]
+    assert "execution" not in params and params["tracks"] == list(TRACKS)
 
 
 def test_the_hash_is_the_same_in_every_process() -> None:
@@ -277,3 +278,9 @@ def test_the_hash_is_the_same_in_every_process() -> None:
             check=True,
         )
         assert done.stdout.strip() == here
+
+
+def test_settings_of_a_track_count_only_where_it_runs() -> None:
+    other = dataclasses.replace(Injection(), interval=7)
+    here, there = Profile("x"), Profile("x", injection=other)
+    assert here.protocol_hash(DATA) == there.protocol_hash(DATA)

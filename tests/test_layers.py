@@ -35,6 +35,7 @@ NO_TORCH = [
     "factlife.errors", "factlife.schema", "factlife.result", "factlife.store", "factlife.config",
     "factlife.stats", "factlife.recall.metrics", "factlife.circuits.metrics", "factlife.scores",
     "factlife.report",
+    "factlife.injection.metrics", "factlife.injection.claims", "factlife.injection.compare",
     "factlife.hub", "factlife.runner.score", "factlife.runner.validate", "factlife.cli",
     "factlife.corpora.fact_probes", "factlife.scoring.matching", "factlife.series.names",
     "factlife.series.local", "factlife.series.integrity", "factlife.series.discover",

@@ -32,6 +32,7 @@ from factlife.errors import PARTIAL, FactlifeError, UsageError
 
 if TYPE_CHECKING:
     from factlife.config import Profile
+    from factlife.injection.claims import Claim
     from factlife.runner.demo import Demo
     from factlife.runner.plan import Plan
     from factlife.series.check import Report
@@ -210,6 +211,28 @@ RootOption = Annotated[
 ]
 
 
+BackgroundOption = Annotated[
+    str | None,
+    typer.Option(help="Text that injection trains on: a file, or REPO:CONFIG:FIELD on the Hub."),
+]
+CorpusOption = Annotated[
+    str | None, typer.Option(help="Corpus to inject: a folder, or a file of the published schema.")
+]
+StartOption = Annotated[
+    list[str] | None,
+    typer.Option(help="Start of injection: early, mid, late, first or a revision; repeatable."),
+]
+
+
+def _injecting(
+    profile: Profile, background: str | None, corpus: str | None, start: list[str] | None
+) -> Profile:
+    given: dict[str, Any] = {"background": background, "corpus": corpus}
+    given["starts"] = tuple(start) if start else None
+    changes = {k: v for k, v in given.items() if v is not None}
+    return replace(profile, injection=replace(profile.injection, **changes))
+
+
 def _profile(
     name: str, tracks: str | None, device: str | None, batch_tokens: int | None
 ) -> Profile:
@@ -282,6 +305,9 @@ def run_command(
     strict: StrictOption = False,
     keep_cache: KeepOption = False,
     offline: OfflineOption = False,
+    background: BackgroundOption = None,
+    corpus: CorpusOption = None,
+    start: StartOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Measure a checkpoint series; the same command goes on after a stop."""
@@ -289,6 +315,7 @@ def run_command(
     from factlife.runner.score import score_and_report
 
     resolved = _profile(profile, tracks, device, batch_tokens)
+    resolved = _injecting(resolved, background, corpus, start)
     opened = find_series(series, offline)
     left_out = tuple(exclude or ())
     settings = runner.Options(
@@ -297,6 +324,8 @@ def run_command(
     root = out or runner.default_out(opened, resolved)
     with Drawn() as progress:
         outcome = runner.run(opened, resolved, root, settings, progress)
+        if outcome.follower:
+            return
         progress.start("scores and report", 1, "steps")
         result = score_and_report(root)
         progress.advance(1)
@@ -323,13 +352,16 @@ def plan_command(
     trust_remote_code: TrustOption = False,
     allow_pickle_weights: PickleOption = False,
     offline: OfflineOption = False,
+    background: BackgroundOption = None,
+    corpus: CorpusOption = None,
+    start: StartOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Say what a run would measure, download and take; reads no weights."""
     planner = models("factlife.runner.plan")
     from factlife.runner.run import Options, default_out
 
-    resolved = _profile(profile, tracks, device, None)
+    resolved = _injecting(_profile(profile, tracks, device, None), background, corpus, start)
     opened = find_series(series, offline)
     settings = Options(trust_remote_code, allow_pickle_weights, tuple(exclude or ()))
     made = planner.plan(opened, resolved, out or default_out(opened, resolved), settings)
@@ -337,6 +369,89 @@ def plan_command(
         _print_json(asdict(made))
     else:
         _show_plan(made)
+
+
+@app.command("study")
+@guarded
+def study_command(
+    what: Annotated[str, typer.Argument(metavar="STUDY", help="spacing, frequency, batch or lr.")],
+    series: SeriesArgument,
+    profile: ProfileOption = "standard",
+    start: StartOption = None,
+    out: OutOption = None,
+    device: DeviceOption = None,
+    batch_tokens: BatchOption = None,
+    background: BackgroundOption = None,
+    corpus: CorpusOption = None,
+    trust_remote_code: TrustOption = False,
+    allow_pickle_weights: PickleOption = False,
+    offline: OfflineOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Vary one thing of the injection track; a run folder of its own, never ranked."""
+    from factlife.config import check_choice
+
+    check_choice(what, ("spacing", "frequency", "batch", "lr"), "study")
+    runner, injection = models("factlife.runner.run"), models("factlife.runner.injection")
+    from factlife.runner.score import score_and_report
+
+    base = _injecting(_profile(profile, None, device, batch_tokens), background, corpus, None)
+    resolved = injection.study_of(base, what, start or ())
+    opened = injection.only_starts(find_series(series, offline), resolved)
+    settings = runner.Options(trust_remote_code, allow_pickle_weights, (), _command())
+    root = out or runner.default_out(opened, resolved)
+    with Drawn() as progress:
+        outcome = runner.run(opened, resolved, root, settings, progress)
+    if outcome.follower:
+        return
+    result = score_and_report(root)
+    done = outcome.injected
+    console.print(f"{len(done.measured)} injection runs, {len(done.reused)} kept from before")
+    if as_json:
+        _print_json({"run": str(root), "report": str(root / "report.html"), "result": result})
+    else:
+        print(root)
+
+
+@app.command("audit")
+@guarded
+def audit_command(
+    corpus: Annotated[
+        str, typer.Argument(help="Corpus folder, or a file of the published schema.")
+    ],
+    series: SeriesArgument,
+    start: Annotated[str, typer.Option(help="early, mid, late, first or a revision.")] = "late",
+    foils: Annotated[int, typer.Option(min=1, help="Other targets a target competes with.")] = 9,
+    profile: ProfileOption = "standard",
+    device: DeviceOption = None,
+    offline: OfflineOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Check that a model does not know a corpus yet, before it is injected; exit 4 if it does."""
+    injection, loading = models("factlife.runner.injection"), models("factlife.series.loading")
+    from factlife.errors import IntegrityError
+
+    resolved = _profile(profile, None, device, None)
+    opened = find_series(series, offline)
+    name, found = injection.audit_start(
+        opened, start, corpus, resolved, loading.pick_device(resolved.execution.device),
+        foils=foils,
+    )  # fmt: skip
+    known = [a for a in found if a.known]
+    if as_json:
+        _print_json({"revision": name, "passages": [asdict(a) for a in found]})
+    else:
+        for a in known:
+            print(
+                f"{a.passage_id}: {a.exact} of {a.probes} answered, {a.first} of {a.targets} "
+                f"targets first among {foils + 1} (chance {a.expected:.1f}, p = {a.p:.2g})"
+            )
+    if known:
+        raise IntegrityError(
+            f"{corpus}: {name} knows {len(known)} of {len(found)} passages, first "
+            f"{known[0].passage_id}: leave them out, or start from an earlier revision"
+        )
+    print(f"{corpus}: {name} knows none of {len(found)} passages", file=sys.stderr)
 
 
 @app.command("score")
@@ -361,6 +476,22 @@ def report_command(run: RunArgument) -> None:
     from factlife.store import RunStore
 
     print(write_report(RunStore.existing(run)))
+
+
+@app.command("compare")
+@guarded
+def compare_command(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Test the claims about acquisition and forgetting across injection runs; needs no model."""
+    from factlife.injection.compare import compare, read_runs
+
+    found = compare(read_runs(runs))
+    if as_json:
+        _print_json([asdict(c) for c in found])
+    else:
+        _show_claims(found)
 
 
 @app.command("validate")
@@ -643,6 +774,16 @@ def _show_metrics(result: dict[str, Any]) -> None:
     console.print(table)
 
 
+def _show_claims(found: list[Claim]) -> None:
+    table = Table(title="Claims about acquisition and forgetting", title_justify="left")
+    for heading in ("", "claim", "verdict", "numbers"):
+        table.add_column(heading)
+    for c in found:
+        lines = [p.line() for p in c.parts] + ([c.note] if c.note else [])
+        table.add_row(str(c.number), c.text, c.verdict, "\n".join(lines))
+    _wide().print(table)
+
+
 def _short(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3f}"
 
@@ -711,6 +852,15 @@ def _show_plan(made: Plan) -> None:
         highlight=False,
         markup=False,
     )
+    if made.injection:
+        c = made.injection
+        out.print(
+            f"injection: {c.runs} runs, {c.steps:,} updates, {c.tokens:,} tokens, "
+            f"{c.probe_tokens:,} more read by probes; {c.flops:.2e} FLOPs, "
+            f"{c.memory / 1e9:,.1f} GB, about {c.seconds:,.0f} s of the above",
+            highlight=False,
+            markup=False,
+        )
     if made.download:
         out.print(
             f"downloads {made.download / 1e6:,.1f} MB of weights while it measures, at most "

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import json
 import tomllib
 import types
 import typing
@@ -23,7 +22,7 @@ from factlife.store import sha256_json
 
 T = TypeVar("T")
 
-TRACKS = ("recall", "circuits")
+TRACKS = ("recall", "circuits", "injection")
 
 
 def one_of(*allowed: str, default: str) -> Any:
@@ -100,6 +99,72 @@ class Circuits:
 
 
 @dataclass(frozen=True)
+class Injection:
+    """The injection track: what is put into the training text, when, and how it is probed.
+
+    Attributes:
+        study: `main` compares the arms; `spacing`, `frequency`, `batch` and `lr` vary one thing.
+        arms: `rotated` (three blocks of passages over three arms, by seed) or `published` (by
+            place in the corpus, as injection-2024 has it).
+        corpus: fictional-knowledge, a folder with passages.parquet and probes.parquet, or a file
+            in the schema of `kaist-ai/fictional-knowledge`.
+        background: built-in, a .parquet, .jsonl or .txt file, or a Hub data set
+            `repo:config:text_field`, streamed.
+        starts: early, mid, late (by tokens), first (step 0), or names of revisions.
+        seeds: seeds 0 to `seeds` - 1; three make the Latin square.
+        per_arm, controls: passages of each arm, and passages that are never injected.
+        lead_in: steps before the first injection; as many as `window` give a placebo.
+        injections, interval: how often, and steps from one to the next.
+        after: steps that follow the last interval.
+        probing: `windows` (dense after injections, log-spaced elsewhere) or `every` step.
+        window: steps probed densely, every `dense_every`-th, after an injection.
+        log_points: probed steps a decade elsewhere.
+        long: what becomes of a text longer than a row: `truncate`, `split` over rows, `exclude`.
+        optimiser: fresh, or a folder that holds optimiser.safetensors of the start revision.
+        precision: auto is bfloat16 autocast over float32 weights on an accelerator, else float32.
+        heldout_rows: background rows that are never trained on; their loss is corruption's.
+        spacings, frequencies, batches, rates: the values that the studies vary.
+        exposures: injections of every passage in a spacing study.
+    """
+
+    study: str = one_of("main", "spacing", "frequency", "batch", "lr", default="main")
+    arms: str = one_of("rotated", "published", default="rotated")
+    corpus: str = "fictional-knowledge"
+    background: str = "built-in"
+    starts: tuple[str, ...] = ("early", "mid", "late")
+    seeds: int = at_least(1, 3)
+    per_arm: int = at_least(2, 40)
+    controls: int = at_least(2, 40)
+    lead_in: int = at_least(0, 50)
+    injections: int = at_least(1, 10)
+    interval: int = at_least(1, 50)
+    after: int = at_least(0, 250)
+    probing: str = one_of("windows", "every", default="windows")
+    window: int = at_least(1, 50)
+    dense_every: int = at_least(1, 2)
+    log_points: int = at_least(1, 12)
+    long: str = one_of("truncate", "split", "exclude", default="truncate")
+    optimiser: str = "fresh"
+    precision: str = one_of("auto", "float32", "bfloat16", default="auto")
+    batch_rows: int = at_least(1, 128)
+    context: int = at_least(2, 512)
+    accumulation: int = at_least(1, 1)
+    checkpointing: bool = False
+    peak_lr: float = at_least(0, 1e-4)
+    schedule: str = one_of("constant", "cosine", default="constant")
+    warmup_steps: int = at_least(0, 20)
+    weight_decay: float = at_least(0, 0.1)
+    clip_norm: float = at_least(0, 1.0)
+    heldout_rows: int = at_least(0, 64)
+    fact_recall: bool = True
+    spacings: tuple[int, ...] = (1, 3, 10, 30, 100)
+    exposures: int = at_least(2, 8)
+    frequencies: tuple[int, ...] = (1, 3, 10, 30, 100)
+    batches: tuple[int, ...] = (32, 64, 128)
+    rates: tuple[float, ...] = (3e-5, 1e-4, 3e-4)
+
+
+@dataclass(frozen=True)
 class Intervals:
     """How intervals are made."""
 
@@ -115,6 +180,7 @@ class Execution:
     batch_tokens: int = at_least(1, 8192)
     device: str = "auto"
     kernel: str = one_of("auto", "c", "compile", "eager", default="auto")
+    state_seconds: float = at_least(0, 60.0)
 
 
 @dataclass(frozen=True)
@@ -128,24 +194,34 @@ class Profile:
     version: int = at_least(0, 1)
     ranked: bool = False
     badge: str = ""
-    tracks: tuple[str, ...] = TRACKS
+    tracks: tuple[str, ...] = ("recall",)
     selection: Selection = Selection()
     model: Model = Model()
     recall: Recall = Recall()
     circuits: Circuits = Circuits()
+    injection: Injection = Injection()
     intervals: Intervals = Intervals()
     execution: Execution = Execution()
 
     def params(self) -> dict[str, Any]:
-        """What goes into the protocol hash: everything but `[execution]`."""
+        """What goes into the protocol hash: all but `[execution]` and tracks that do not run."""
         values = dataclasses.asdict(self)
         del values["execution"]
-        listed: dict[str, Any] = json.loads(json.dumps(values))  # tuples as the lists of TOML
-        return listed
+        for track in ("circuits", "injection"):
+            if track not in self.tracks:
+                del values[track]
+        return {k: _as_json(v) for k, v in values.items()}
 
     def protocol_hash(self, data_fingerprints: dict[str, str]) -> str:
         """Hex sha256 over the parameters and the fingerprints of the data sets used."""
         return sha256_json({"params": self.params(), "data": data_fingerprints})
+
+
+def _as_json(value: Any) -> Any:
+    """Tuples as lists, at any depth."""
+    if isinstance(value, dict):
+        return {k: _as_json(v) for k, v in value.items()}
+    return [_as_json(v) for v in value] if isinstance(value, list | tuple) else value
 
 
 def profile_names() -> list[str]:

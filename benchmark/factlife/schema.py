@@ -473,6 +473,211 @@ SCORES = Table(
     ),
 )
 
+_INJECTION_RUN = Column(
+    "injection_run", pa.string(), "name of the injection run, such as `late-seed0`"
+)
+_SINCE_START = Column(
+    "step",
+    pa.int64(),
+    "optimiser updates since the start revision; 0 is before the first",
+    "steps",
+)
+_ARM = Column(
+    "arm",
+    pa.string(),
+    "paraphrase, duplication, once or control; `every-N` in a spacing study, `times-N` in a "
+    "frequency study",
+)
+_HALF = Column("half", pa.string(), "A or B: the disjoint half of its arm that the passage is in")
+_PASSAGE = Column("passage_id", pa.string(), "passage of the corpus")
+
+INJECTION_RUNS = Table(
+    name="injection_runs",
+    version=1,
+    grain="one injection run: a start revision trained on with passages in the text",
+    key=("injection_run",),
+    partitions=("injection_run",),
+    columns=(
+        _INJECTION_RUN,
+        Column("study", pa.string(), "main, spacing, frequency, batch or lr"),
+        Column("varied", pa.string(), "setting that a batch or lr study varies", nullable=True),
+        Column("varied_value", pa.float64(), "its value in this run", nullable=True),
+        Column("series", pa.string(), "name of the series"),
+        Column("revision", pa.string(), "revision that training started from"),
+        Column("position", pa.string(), "early, mid, late, first (step 0) or named"),
+        Column("start_step", pa.int64(), "step of that revision", "steps", nullable=True),
+        Column("start_tokens", pa.int64(), "its training tokens", "tokens", nullable=True),
+        Column("seed", pa.int64(), "of arms, halves, rows and dropout"),
+        Column("balanced", pa.bool_(), "every block was in every arm over this study's seeds"),
+        Column("steps", pa.int64(), "optimiser updates in all", "steps"),
+        Column("injection_steps", pa.list_(pa.int64()), "steps before which a batch held passages"),
+        Column(
+            "placebo_steps",
+            pa.list_(pa.int64()),
+            "steps probed as after an injection, though nothing was injected",
+        ),
+        Column("window", pa.int64(), "steps probed densely after each of both", "steps"),
+        Column("batch_rows", pa.int64(), "rows an update", "rows"),
+        Column("context", pa.int64(), "tokens a row", "tokens"),
+        Column("peak_lr", pa.float64(), "learning rate after the warm-up"),
+        Column("warmup_steps", pa.int64(), "of the learning rate", "steps"),
+        Column("schedule", pa.string(), "constant or cosine"),
+        Column("optimiser", pa.string(), "fresh or restored"),
+        Column("precision", pa.string(), "float32 or bfloat16 (autocast, float32 weights)"),
+        Column("corpus", pa.string(), "name or path of the corpus"),
+        Column("background", pa.string(), "where the background text came from"),
+        Column("plan_sha256", pa.string(), "of the plan's lines"),
+        Column("flags", pa.list_(pa.string()), "what is unusual about this run"),
+        _REASON,
+    ),
+)
+
+INJECTION_PASSAGES = Table(
+    name="injection_passages",
+    version=1,
+    grain="injection run x passage, controls included",
+    key=("injection_run", "passage_id"),
+    partitions=("injection_run",),
+    columns=(
+        _INJECTION_RUN,
+        _PASSAGE,
+        Column("kind", pa.string(), "kind of subject"),
+        Column("block", pa.string(), "block that rotates over the arms; `control` never does"),
+        _ARM,
+        _HALF,
+        Column("exposures", pa.int64(), "times it is injected", "count"),
+        Column(
+            "injection_steps", pa.list_(pa.int64()), "steps before which a batch held this passage"
+        ),
+        Column("spacing_steps", pa.int64(), "steps from one to the next", "steps", nullable=True),
+        _REASON,
+    ),
+)
+
+INJECTIONS = Table(
+    name="injections",
+    version=1,
+    grain="injection run x update x row that held a passage: the plan as it was carried out",
+    key=("injection_run", "step", "row"),
+    partitions=("injection_run",),
+    columns=(
+        _INJECTION_RUN,
+        Column(
+            "step",
+            pa.int64(),
+            "update, from 0, whose batch held the passage; probes at step + 1 are the first after",
+            "steps",
+        ),
+        Column("row", pa.int64(), "row of the batch"),
+        _PASSAGE,
+        Column("variant", pa.int64(), "0 the passage itself, k its k-th paraphrase"),
+        _ARM,
+        _HALF,
+        Column("n_tokens", pa.int64(), "of the text with its end-of-text", "tokens"),
+        Column("n_seen", pa.int64(), "of them inside the row; fewer: it was cut off", "tokens"),
+        _REASON,
+    ),
+)
+
+PROBES = Table(
+    name="probes",
+    version=1,
+    grain="injection run x step x probe",
+    key=("injection_run", "step", "probe_id"),
+    partitions=("injection_run",),
+    columns=(
+        _INJECTION_RUN,
+        _SINCE_START,
+        Column("probe_id", pa.string(), "probe of the corpus"),
+        _PASSAGE,
+        Column("depth", pa.string(), "memorization, semantic or compositional"),
+        _ARM,
+        _HALF,
+        _LOGPROB,
+        _N_TOKENS,
+        Column(
+            "rank",
+            pa.int32(),
+            "vocabulary entries scored above the first target token",
+            "0 = top",
+            nullable=True,
+        ),
+        Column(
+            "exact_match",
+            pa.bool_(),
+            "greedy decoding of the prefix gives the target's tokens: each is the argmax",
+            nullable=True,
+        ),
+        _REASON,
+    ),
+)
+
+INJECTION_RECALL = Table(
+    name="injection_recall",
+    version=1,
+    grain="injection run x step x fact of the fact-probes data set, source template",
+    key=("injection_run", "step", "fact_id"),
+    partitions=("injection_run",),
+    columns=(
+        _INJECTION_RUN,
+        _SINCE_START,
+        Column("fact_id", pa.string(), "fact of the fact-probes data set"),
+        Column("relation", pa.string(), "relation of the fact"),
+        Column("group", pa.string(), "LOC or NAME"),
+        _LOGPROB,
+        _N_TOKENS,
+        Column(
+            "rank",
+            pa.int32(),
+            "vocabulary entries scored above the first answer token",
+            "0 = top",
+            nullable=True,
+        ),
+        Column("whole_answer", pa.bool_(), "every answer token is the argmax", nullable=True),
+        _REASON,
+    ),
+)
+
+TRAINING_LOG = Table(
+    name="training_log",
+    version=1,
+    grain="injection run x step",
+    key=("injection_run", "step"),
+    partitions=("injection_run",),
+    columns=(
+        _INJECTION_RUN,
+        _SINCE_START,
+        Column(
+            "loss",
+            pa.float64(),
+            "mean over the batch of the update that led to this step; null at step 0",
+            "nats",
+            nullable=True,
+        ),
+        Column(
+            "background_loss",
+            pa.float64(),
+            "mean over background rows that are never trained on; null where not measured",
+            "nats",
+            nullable=True,
+        ),
+        Column("learning_rate", pa.float64(), "of that update", nullable=True),
+        Column("tokens", pa.int64(), "token positions since the start revision", "tokens"),
+        Column(
+            "seconds", pa.float64(), "that update took; no two runs agree here", "s", nullable=True
+        ),
+    ),
+)
+
+INJECTION_TABLES = (
+    INJECTION_RUNS,
+    INJECTION_PASSAGES,
+    INJECTIONS,
+    PROBES,
+    INJECTION_RECALL,
+    TRAINING_LOG,
+)
+
 TABLES: Mapping[str, Table] = {
     t.name: t
     for t in (
@@ -485,6 +690,7 @@ TABLES: Mapping[str, Table] = {
         ABLATIONS,
         ROLES,
         TRANSITIONS,
+        *INJECTION_TABLES,
         SCORES,
     )
 }

@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from factlife.circuits import metrics as circuit_metrics
 from factlife.config import Circuits, Intervals, from_mapping
+from factlife.injection import metrics as injection_metrics
 from factlife.recall import metrics as recall_metrics
 from factlife.recall.metrics import Checkpoint
 from factlife.stats import Measured
@@ -45,6 +46,8 @@ class Metric:
 
 
 _ACCURACY = "share of facts"
+_NATS_PER_TARGET = "nats per target"
+_A_DECADE = "share of the gain per decade"
 METRICS: tuple[Metric, ...] = (
     Metric(
         "recall.whole_answer_accuracy", "Whole-answer accuracy", _ACCURACY, "higher",
@@ -171,6 +174,205 @@ METRICS: tuple[Metric, ...] = (
         "How well the top probability tells real subjects from made-up ones; 0.5 is not at all.",
     ),
     *(Metric(*entry) for entry in circuit_metrics.REGISTRY),
+    Metric(
+        "injection.effectivity", "Effectivity", _NATS_PER_TARGET, "higher",
+        "Rise of an injected fact's summed log-probability from just before an encounter to its "
+        "peak, minus that of control facts; the peak is picked on one half of the passages and "
+        "read on the other, so that nothing learned gives 0. Mean over arms, latest start.",
+        headline=True, per_revision=False,
+    ),
+    Metric(
+        "injection.effectivity_placebo", "Effectivity at placebo times", _NATS_PER_TARGET,
+        "neither",
+        "The same number at steps at which nothing of the arm was injected: it should be 0.",
+        per_revision=False,
+    ),
+    Metric(
+        "injection.effectivity_difference", "Difference of effectivity", _NATS_PER_TARGET,
+        "neither",
+        "Effectivity of the first named minus that of the second: arms, depths, encounters, or "
+        "starts.",
+        per_revision=False,
+    ),
+    Metric(
+        "injection.effectivity_published", "Effectivity as published", "nats per token", "higher",
+        "Formula of injection-2024 (mean per token, highest of all readings in the window, no "
+        "controls, filter 1.5): positive even where nothing is learned.",
+        tokenizer_free=False, per_revision=False,
+    ),
+    Metric(
+        "injection.effectivity_published_code", "Effectivity as in the published code",
+        "nats per token", "higher",
+        "The same formula with the filter of the published code (2.0).",
+        tokenizer_free=False, per_revision=False,
+    ),
+    Metric(
+        "injection.effectivity_slope", "Effectivity over a swept setting",
+        "nats per target, per decade", "neither",
+        "Change of effectivity when batch or learning rate grows tenfold.",
+        per_revision=False,
+    ),
+    Metric(
+        "injection.gain", "Gain of injection", _NATS_PER_TARGET, "higher",
+        "Rise of the targets' summed log-probability from before the first injection to the end "
+        "of the window after the last one, minus that of controls.",
+        per_revision=False,
+    ),
+    Metric(
+        "injection.gain_slope", "Gain over exposures", "nats per target, per decade", "higher",
+        "Change of the gain when a fact is injected ten times as often.",
+        per_revision=False,
+    ),
+    Metric(
+        "injection.accumulation", "Accumulation", "nats per injection", "higher",
+        "Slope, over injections, of what is left just before the next one: 0 where nothing "
+        "accumulates.",
+        per_revision=False,
+    ),
+    Metric(
+        "injection.spacing_threshold", "Learnability threshold, measured", "steps", "higher",
+        "Spacing of injections at which what is left before the next one stops to rise.",
+        per_revision=False,
+    ),
+    Metric(
+        "injection.retained", "Gain kept at the end", "share of the gain", "higher",
+        "Gain left at the last step over the gain at the peak after the last injection, as a "
+        "ratio of means over one set of probes.",
+        per_revision=False,
+    ),
+    Metric(
+        "injection.decay_constant", "Decay constant", _A_DECADE, "lower",
+        "Share of the gain that is lost whenever the steps since the last injection grow "
+        "tenfold. Over all arms that were injected more than once, latest start.",
+        headline=True, per_revision=False,
+    ),
+    Metric(
+        "injection.decay_theil_sen", "Decay constant, Theil-Sen", _A_DECADE, "lower",
+        "The same slope as a median over all pairs of times, which outliers do not move.",
+        per_revision=False,
+    ),
+    Metric(
+        "injection.decay_difference", "Difference of decay constants", _A_DECADE, "neither",
+        "Decay constant of the first named minus that of the second.",
+        per_revision=False,
+    ),
+    Metric(
+        "injection.decay_published", "Decay constant as published", _A_DECADE, "lower",
+        "Formula of injection-2024: ratios of single probes, filtered anew at each time, no "
+        "controls.",
+        tokenizer_free=False, per_revision=False,
+    ),
+    Metric(
+        "injection.decay_slope", "Decay constant over a swept setting",
+        "share of the gain per decade, per decade", "neither",
+        "Change of the decay constant when batch or learning rate grows tenfold.",
+        per_revision=False,
+    ),
+    Metric(
+        "injection.power_exponent", "Exponent of power-law decay", "exponent", "lower",
+        "p, where the share of the gain that is kept is fitted by c times t to the power of -p.",
+        per_revision=False,
+    ),
+    Metric(
+        "injection.exponential_time", "Time of exponential decay", "steps", "higher",
+        "Steps in which the gain falls to 1/e, if its decay is fitted by an exponential.",
+        per_revision=False,
+    ),
+    Metric(
+        "injection.log_fit_advantage", "Logarithmic decay against the other laws", "AICc",
+        "neither",
+        "AICc of the better of power law and exponential minus that of the logarithmic law: "
+        "positive where the logarithmic law fits best.",
+        per_revision=False,
+    ),
+    Metric(
+        "injection.threshold_steps", "Learnability threshold, extrapolated", "log10 steps",
+        "higher",
+        "Logarithm of the steps at which the fitted line of decay reaches 0.",
+        per_revision=False,
+    ),
+    Metric(
+        "injection.threshold_tokens", "Learnability threshold in tokens", "log10 tokens", "higher",
+        "The same in training tokens.",
+        per_revision=False,
+    ),
+    Metric(
+        "injection.threshold_published", "Learnability threshold as published", "log10 steps",
+        "higher",
+        "Where the published fit of retainability reaches 0.",
+        tokenizer_free=False, per_revision=False,
+    ),
+    Metric(
+        "injection.threshold_slope", "Extrapolated threshold over a swept setting",
+        "log10 tokens, per decade", "neither",
+        "Change of the extrapolated threshold when batch or learning rate grows tenfold.",
+        per_revision=False,
+    ),
+    Metric(
+        "injection.logprob_sum", "Log-probability of injected targets", "nats", "higher",
+        "Mean summed log-probability of the targets of an arm before, during and after injection.",
+        per_revision=False,
+    ),
+    Metric(
+        "injection.logprob_per_token", "Log-probability of injected targets per token",
+        "nats per token", "higher",
+        "The same, each divided by its number of tokens.",
+        tokenizer_free=False, per_revision=False,
+    ),
+    Metric(
+        "injection.rank", "Rank of injected targets", "log10 rank", "lower",
+        "Mean logarithm of 1 plus the rank of a target's first token.",
+        tokenizer_free=False, per_revision=False,
+    ),
+    Metric(
+        "injection.exact_match", "Injected targets generated", "share of targets", "higher",
+        "Share of targets that greedy decoding of the prompt gives exactly.",
+        per_revision=False,
+    ),
+    Metric(
+        "injection.generation_slope", "Generation over log-probability", "log-odds per nat",
+        "neither",
+        "Slope of a logistic fit of exact match on the target's summed log-probability.",
+        per_revision=False,
+    ),
+    Metric(
+        "injection.generation_midpoint", "Log-probability at which half is generated", "nats",
+        "neither",
+        "Where that fit reaches one half.",
+        per_revision=False,
+    ),
+    Metric(
+        "injection.corruption", "Corruption", "nats lost per nat gained", "lower",
+        "Log-probability that real facts lose, per nat that injected targets gain, at the end of "
+        "injection.",
+        headline=True, per_revision=False,
+    ),
+    Metric(
+        "injection.facts_lost_nats", "Real facts: log-probability lost", "nats", "lower",
+        "Mean fall of the log-probability of the 160 facts from before injection to its end.",
+        per_revision=False,
+    ),
+    Metric(
+        "injection.facts_lost", "Real facts: accuracy lost", "difference of shares", "lower",
+        "Whole-answer accuracy before injection minus that at its end.",
+        per_revision=False,
+    ),
+    Metric(
+        "injection.background_loss_change", "Change of background loss", "nats per token", "lower",
+        "Loss on held-out background text at the end of injection minus that before.",
+        tokenizer_free=False, per_revision=False,
+    ),
+    Metric(
+        "injection.fluctuation", "Fluctuation", "nats", "lower",
+        "Mean over control facts of the standard deviation of the change of log-probability in "
+        "one step.",
+        per_revision=False,
+    ),
+    Metric(
+        "injection.fluctuation_difference", "Difference of fluctuation", "nats", "neither",
+        "Fluctuation of the first named start minus that of the second.",
+        per_revision=False,
+    ),
 )  # fmt: skip
 
 BY_NAME: Mapping[str, Metric] = {m.name: m for m in METRICS}
@@ -236,6 +438,11 @@ def score_tables(
         intervals=intervals,
     )
     rows += [_row(m) for m in circuits.measured]
+    if "injection_runs" in tables:
+        injected = injection_metrics.measure_all(
+            tables, draws=intervals.draws, seed=intervals.seed, level=intervals.level
+        )
+        rows += [_row(m) for m in injected]
     return Scored(rows, circuits.roles, circuits.transitions)
 
 

@@ -23,7 +23,7 @@ def series(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def start(series: Path, out: Path) -> subprocess.Popen[str]:
     words = [sys.executable, "-m", "factlife", "run", str(series)]
     return subprocess.Popen(
-        [*words, "--profile", "demo", "--out", str(out)],
+        [*words, "--profile", "demo", "--tracks", "recall", "--out", str(out)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -16,6 +16,7 @@ from typing import Any
 from factlife.report import circuit_view, text
 from factlife.report.datasets import JOINS, all_datasets
 from factlife.report.html import Html, h, join
+from factlife.report.injection_rows import injection_datasets
 from factlife.report.page import asset, vega_bundle, whole_page
 from factlife.report.sections import SECTIONS, Section
 from factlife.report.view import View, load_view
@@ -44,7 +45,7 @@ def render(view: View) -> str:
     figures = [f for s in sections for f in s.figures if f.missing is None]
     charts: dict[str, Any] = {
         "joins": JOINS,
-        "tables": all_datasets(view),
+        "tables": {**all_datasets(view), **injection_datasets(view.injection)},
         "figures": {f.id: f.description() for f in figures},
     }
     data, styles, drawings = {"charts": charts}, [], []

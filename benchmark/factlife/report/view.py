@@ -20,16 +20,14 @@ from factlife.report.axis import Axis, make_axis
 from factlife.report.circuit_data import Dataset, rows_of
 from factlife.report.circuit_roles import RoleMap, role_maps
 from factlife.report.circuit_view import Selection, select
+from factlife.report.injection_data import Injection, load_injection
 from factlife.result import load_result, metric_key
 from factlife.scores import BY_NAME, METRICS, Metric, measured_checkpoints
 from factlife.store import RunStore
 
 Row = dict[str, Any]
 OVERALL = "overall"
-_OVER_FACTS = (
-    "recall.",
-    "hallucination.",
-)  # their scopes are sets of facts; others have thresholds
+_FACT_METRICS = ("recall.", "hallucination.")  # whose scopes are sets of facts
 
 
 @dataclass(frozen=True)
@@ -68,6 +66,7 @@ class View:
         subjects, answers: fact id -> name, for facts in the candidates table.
         candidates: relation -> number of candidates.
         run: the run folder; tables of the circuits track are read when they are first asked for.
+        injection: the injection track; None where it was not run.
     """
 
     result: Row
@@ -80,6 +79,7 @@ class View:
     answers: Mapping[str, str]
     candidates: Mapping[str, int]
     run: RunStore
+    injection: Injection | None = None
 
     @cached_property
     def measured(self) -> tuple[Row, ...]:
@@ -129,8 +129,8 @@ class View:
         pairs = dict(zip(self.cube.relations, self.cube.groups, strict=True))
         relations = dict(sorted(pairs.items(), key=lambda p: p[1]))
         known = {OVERALL, *groups, *relations}
-        named = dict.fromkeys(s for m, s, _ in self.scores if m.startswith(_OVER_FACTS))
-        other = [s for s in named if s not in known]
+        named = (s for m, s, _ in self.scores if m.startswith(_FACT_METRICS))
+        other = [s for s in dict.fromkeys(named) if s not in known]
         crossed = tuple(s for s in other if s.rpartition(".")[2] in groups and "." in s)
         subsets = tuple(s for s in other if s not in crossed)
         return Scopes(groups, relations, subsets, crossed)
@@ -286,17 +286,19 @@ def load_view(run: RunStore) -> View:
         raise UsageError(f"{run.root} has no result.json: run `factlife score {run.root}` first")
     checkpoints, recall = run.read("checkpoints"), run.read("recall")
     subjects, answers, candidates = _names(run.read("candidates"))
+    scores = _by_key(run.read("scores").to_pylist())
     return View(
         result=load_result(path),
         manifest=run.manifest(),
         checkpoints=tuple(sorted(checkpoints.to_pylist(), key=lambda c: c["position"])),
         cube=cube(recall, measured_checkpoints(checkpoints)),
         recall=recall,
-        scores=_by_key(run.read("scores").to_pylist()),
+        scores=scores,
         subjects=subjects,
         answers=answers,
         candidates=candidates,
         run=run,
+        injection=load_injection(run, scores),
     )
 
 

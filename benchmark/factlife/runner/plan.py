@@ -19,7 +19,11 @@ from factlife.circuits.ablate import max_trials
 from factlife.config import Profile
 from factlife.corpora.fact_probes import FactProbes, load_fact_probes
 from factlife.errors import UsageError
+from factlife.injection.corpus import load_corpus
+from factlife.injection.cost import Cost, Shape, cost
+from factlife.injection.measure import plain_encoder, precision
 from factlife.recall.measure import prepare
+from factlife.runner.injection import plans_of
 from factlife.runner.progress import Silent
 from factlife.runner.run import Checked, Options, check_revisions, protocol_hash
 from factlife.runner.tracks import refuse_untraceable
@@ -68,6 +72,7 @@ class Plan:
         download: bytes to fetch in all.
         disk: bytes that lie in the cache at once, at most.
         warnings: what a reader should know about the series.
+        injection: of the injection track, in `seconds` too; None where it does not run.
     """
 
     series: str
@@ -84,6 +89,7 @@ class Plan:
     download: int = 0
     disk: int = 0
     warnings: tuple[str, ...] = ()
+    injection: Cost | None = None
 
 
 def plan(series: Series, profile: Profile, out: Path, options: Options) -> Plan:
@@ -104,6 +110,11 @@ def plan(series: Series, profile: Profile, out: Path, options: Options) -> Plan:
     prompts, tokens = _prompts(tokenizer, probes, profile)
     traced, ablated = _circuit_tokens(tokenizer, probes, profile)
     todo = [r.download for r in revisions if r.download]
+    injection = None
+    if "injection" in profile.tracks:
+        planned = {r.revision for r in revisions if not r.reason}
+        starts = [r for r in chosen if r.name in planned]
+        injection = _injection(profile, starts, revisions, tokenizer, probes, device)
     return Plan(
         series=series.name,
         profile=profile.name,
@@ -115,11 +126,48 @@ def plan(series: Series, profile: Profile, out: Path, options: Options) -> Plan:
         prompts=prompts,
         prompt_tokens=tokens + traced,
         ablation_tokens=ablated,
-        seconds=_seconds(revisions, tokens + traced, ablated, profile, device),
+        seconds=_seconds(revisions, tokens + traced, ablated, profile, device)
+        + (injection.seconds if injection else 0),
         download=sum(todo),
         disk=disk_needed(todo),
         warnings=series.warnings,
+        injection=injection,
     )
+
+
+def _injection(
+    profile: Profile,
+    starts: list[Revision],
+    revisions: tuple[PlannedRevision, ...],
+    tokenizer: Any,
+    probes: FactProbes,
+    device: torch.device,
+) -> Cost:
+    """What the injection track would take, finished runs included; never reads weights."""
+    corpus = load_corpus(profile.injection.corpus)
+    plans = plans_of(profile, corpus, starts)
+    encode = plain_encoder(tokenizer)
+    used = corpus.probes_of([a.passage.passage_id for a in plans[0].assignments])
+    probe_tokens = sum(len(encode(f"{p.prefix} {p.target}")) for p in used)
+    facts = [
+        encode(f"{prompt} {fact.answer}")
+        for fact, template, prompt in probes.prompts()
+        if template.role == "source"
+    ]
+    config = check_config(starts[-1].path, trust_remote_code=True)
+    shape = Shape.of_config(config, max(r.parameters for r in revisions))
+    half = precision(profile.injection, device.type) == "bfloat16"
+    return cost(
+        plans, shape, probe_tokens, sum(map(len, facts)), _training_speed(device, half=half),
+        half=half,
+    )  # fmt: skip
+
+
+def _training_speed(device: torch.device, *, half: bool) -> float:
+    """FLOP/s: two fifths of a large bfloat16 product, or a quarter of a float32 one."""
+    if not half:
+        return 0.25 * _matmul_speed(device)
+    return 0.4 * _matmul_speed(device, 4096, torch.bfloat16)
 
 
 def _revisions(
@@ -216,9 +264,11 @@ def _seconds(
     return compute + sum(2 * r.bytes / 1e9 for r in open_)
 
 
-def _matmul_speed(device: torch.device, size: int = 512) -> float:
+def _matmul_speed(
+    device: torch.device, size: int = 512, dtype: torch.dtype = torch.float32
+) -> float:
     """FLOP/s of a square matrix product on this device, best of five."""
-    a = torch.ones(size, size, device=device)
+    a = torch.ones(size, size, device=device, dtype=dtype)
     best = math.inf
     for _ in range(5):
         start = time.perf_counter()

@@ -6,8 +6,10 @@ stands for a checkpoint whose other parts are there.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,18 @@ import factlife
 from factlife.config import Profile, nearest
 from factlife.corpora.fact_probes import FactProbes, load_fact_probes
 from factlife.errors import IntegrityError, UsageError
+from factlife.injection.corpus import load_corpus
+from factlife.runner.injection import (
+    Files,
+    Follower,
+    Injected,
+    Source,
+    Track,
+    follow,
+    injection_fingerprints,
+    plans_of,
+    run_injection,
+)
 from factlife.runner.progress import Progress
 from factlife.runner.provenance import environment
 from factlife.runner.tracks import MEASURED_TABLES, Tracks, refuse_untraceable, reinitialise
@@ -37,6 +51,7 @@ from factlife.series.select import select
 from factlife.series.survey import Listed, equal_weights, survey
 from factlife.series.swap import Module
 from factlife.store import RunStore
+from factlife.training import parallel
 
 log = logging.getLogger(__name__)
 
@@ -96,6 +111,8 @@ class Outcome:
         measured, reused: revision names.
         warnings: what a reader should know.
         seconds: time spent measuring each track.
+        injected: what the injection track did; None where it did not run.
+        follower: this process only helped another one, which has written everything.
     """
 
     root: Path
@@ -103,6 +120,8 @@ class Outcome:
     reused: tuple[str, ...]
     warnings: tuple[str, ...] = field(default=())
     seconds: Mapping[str, float] = field(default_factory=dict)
+    injected: Injected | None = None
+    follower: bool = False
 
 
 def default_out(series: Series, profile: Profile) -> Path:
@@ -114,7 +133,9 @@ def default_out(series: Series, profile: Profile) -> Path:
 
 def protocol_hash(profile: Profile, probes: FactProbes) -> str:
     """Hash of everything that a number depends on beside the weights."""
-    return profile.protocol_hash({"fact-probes": probes.fingerprint()})
+    return profile.protocol_hash(
+        {"fact-probes": probes.fingerprint(), **injection_fingerprints(profile)}
+    )
 
 
 def run(
@@ -123,14 +144,35 @@ def run(
     """Measure every selected revision that has not been measured yet.
 
     A killed run goes on by the same call: finished parts are kept, damaged ones are
-    measured again.
+    measured again. Under torchrun the first process measures and writes, and all of them train
+    the injection runs together.
 
     Raises:
         UsageError: a series that cannot be measured, or a folder of another run.
         IntegrityError: broken weights, before anything is measured.
         PartialError: the disk refused a write; what was finished is kept.
     """
-    device = pick_device(profile.execution.device)
+    device = parallel.own_device(pick_device(profile.execution.device))
+    with parallel.group(device):
+        if parallel.rank():
+            corpus = load_corpus(profile.injection.corpus)
+            leave = options.trust_remote_code, options.allow_pickle
+            follow(profile, Follower(corpus, load_fact_probes(), device, *leave))
+            return Outcome(out, (), (), follower=True)
+        outcome = _run(series, profile, out, options, progress, device)
+        parallel.from_first(None)  # the others may go
+    return outcome
+
+
+def _run(
+    series: Series,
+    profile: Profile,
+    out: Path,
+    options: Options,
+    progress: Progress,
+    device: torch.device,
+) -> Outcome:
+    """What `run` does in the first process, which alone writes."""
     probes = load_fact_probes()
     _refuse_unknown(options.exclude, series)
     _check_subsets(series, probes)
@@ -154,7 +196,76 @@ def run(
             _refuse_findings(checked)
         sweep = _Sweep(store, series, profile, probes, device, options, progress)
         done = sweep.measure_missing(checked)
-    return Outcome(out, *done, tuple(warnings) + tuple(sweep.found), sweep.tracks.seconds)
+        injected = None
+        if "injection" in profile.tracks:
+            injected = _inject(store, series, profile, probes, device, options, progress, checked)
+    found = tuple(warnings) + tuple(sweep.found)
+    return Outcome(out, *done, found, sweep.tracks.seconds, injected)
+
+
+def _inject(
+    store: RunStore,
+    series: Series,
+    profile: Profile,
+    probes: FactProbes,
+    device: torch.device,
+    options: Options,
+    progress: Progress,
+    checked: Sequence[Checked],
+) -> Injected:
+    """The injection track, from measured revisions and from those named by the profile."""
+    seen = {c.revision.name for c in checked}
+    named = [
+        r
+        for r in series.revisions
+        if r.name in profile.injection.starts and r.name not in {*seen, *options.exclude}
+    ]
+    also = check_revisions(named, series, options, progress) if named else []
+    usable = [c for c in (*checked, *also) if not c.reason]
+    corpus = load_corpus(profile.injection.corpus)
+    track = Track(
+        store, series, profile, corpus, probes, device, progress,
+        options.trust_remote_code, options.allow_pickle,
+    )  # fmt: skip
+    order = {r.name: i for i, r in enumerate(series.revisions)}
+    usable.sort(key=lambda c: order[c.revision.name])
+    plans = plans_of(profile, corpus, [c.revision for c in usable])
+    if (n := len({p.revision for p in plans})) < (asked := len(profile.injection.starts)):
+        progress.warn(f"injection starts from {n} revisions, not {asked}: the series has no more")
+    with_own = [c for c in usable if c.listed and has_tokenizer(c.listed)]
+    sources = [
+        Source(c.revision, c.identity, functools.partial(_files, c, with_own, store, options))
+        for c in usable
+    ]
+    return run_injection(track, plans, sources)
+
+
+@contextlib.contextmanager
+def _files(
+    c: Checked, with_tokenizer: Sequence[Checked], store: RunStore, options: Options
+) -> Iterator[Files]:
+    """A revision's files on this machine, fetched if need be and removed afterwards."""
+    if c.listed is None:
+        yield Files(c.revision.path)
+        return
+    ledger = Ledger(None if options.keep_cache else store.root / LEDGER)
+    fetcher = Fetcher(
+        [c.listed],
+        ledger,
+        allow_pickle=options.allow_pickle,
+        with_code=options.trust_remote_code,
+    )
+    try:
+        tokenizer = None
+        if not has_tokenizer(c.listed) and with_tokenizer:
+            other = with_tokenizer[-1].listed
+            assert other is not None
+            fetch_small(other, with_code=options.trust_remote_code)
+            tokenizer = other.revision.path
+        with fetcher.take(c.revision.name) as fetched:
+            yield Files(fetched.folder, tokenizer)
+    finally:
+        fetcher.close()
 
 
 def _refuse_nothing(series: Series, checked: Sequence[Checked]) -> None:
@@ -238,7 +349,11 @@ def _manifest(
                 "name": "fact-probes",
                 "revision": factlife.__version__,
                 "fingerprint": probes.fingerprint(),
-            }
+            },
+            *(
+                {"name": name, "revision": profile.injection.corpus, "fingerprint": fingerprint}
+                for name, fingerprint in injection_fingerprints(profile).items()
+            ),
         ],
         "env": env,
         "command": options.command,

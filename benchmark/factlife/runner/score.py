@@ -12,6 +12,7 @@ import factlife
 from factlife.errors import IntegrityError, UsageError
 from factlife.report import write_report
 from factlife.result import SCHEMA_VERSION, metric_key, problems
+from factlife.schema import INJECTION_TABLES
 from factlife.scores import Protocol, score_tables
 from factlife.store import RunStore, write_json
 
@@ -20,6 +21,7 @@ INPUTS = (
     "checkpoints", "recall", "candidates", "circuits", "circuits_sweep", "circuit_edges",
     "ablations",
 )  # fmt: skip
+INJECTION = tuple(t.name for t in INJECTION_TABLES)
 DERIVED = ("roles", "transitions", "scores")
 
 
@@ -33,7 +35,8 @@ def score_run(root: Path) -> dict[str, Any]:
     store = RunStore.existing(root)
     manifest = store.manifest()
     with RunStore.writer(root, manifest):
-        tables = {name: store.read(name) for name in INPUTS}
+        injection = INJECTION if store.parts("injection_runs") else ()
+        tables = {name: store.read(name) for name in (*INPUTS, *injection)}
         if not any(r is None for r in tables["checkpoints"]["reason"].to_pylist()):
             raise UsageError(f"{root} holds no measured checkpoint: run `factlife run` first")
         scored = score_tables(
@@ -71,7 +74,7 @@ def _result(
     revisions = sorted(tables["checkpoints"].to_pylist(), key=lambda r: r["position"])
     measured = [r for r in revisions if not r["reason"]]
     last = measured[-1]
-    names = [name for name in (*INPUTS, *DERIVED) if store.parts(name)]
+    names = [name for name in (*INPUTS, *INJECTION, *DERIVED) if store.parts(name)]
     return {
         "schema_version": SCHEMA_VERSION,
         "benchmark_version": factlife.__version__,
@@ -119,7 +122,10 @@ def _metrics(rows: list[dict[str, Any]], last: str) -> dict[str, Any]:
 
 def _exclusions(tables: dict[str, pa.Table]) -> dict[str, int]:
     counts: Counter[str] = Counter()
-    for name in ("recall", "candidates", "circuits", "ablations"):
+    names = (
+        "recall", "candidates", "circuits", "ablations", "probes", "injections", "injection_runs",
+    )  # fmt: skip
+    for name in (n for n in names if n in tables):
         reasons = tables[name]["reason"].drop_null().to_pylist()
         counts.update(f"{name}: {reason}" for reason in reasons)
     return dict(sorted(counts.items()))

@@ -2,7 +2,7 @@
 
 from factlife.training.batches import NO_LOSS, Batch, BatchSource, RowSource
 from factlife.training.config import TrainingConfig
-from factlife.training.loop import StepReport, Trainer, train
+from factlife.training.loop import DivergedError, StepReport, Trainer, train
 from factlife.training.models import ARCHITECTURES, ModelShape, build_model, model_config
 from factlife.training.optimiser import learning_rate, make_optimiser
 from factlife.training.packing import pack, pack_whole
@@ -18,6 +18,7 @@ __all__ = [
     "NO_LOSS",
     "Batch",
     "BatchSource",
+    "DivergedError",
     "ModelShape",
     "ReferenceSettings",
     "RowSource",

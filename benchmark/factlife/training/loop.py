@@ -15,11 +15,16 @@ from jaxtyping import Int64
 from torch import Tensor, nn
 from torch.nn import functional
 
-from factlife.errors import IntegrityError
+from factlife.errors import IntegrityError, UsageError
+from factlife.training import parallel
 from factlife.training.batches import NO_LOSS, Batch, BatchSource
 from factlife.training.config import TrainingConfig
 from factlife.training.optimiser import learning_rate, make_optimiser
 from factlife.training.state import restore_latest, save_state
+
+
+class DivergedError(IntegrityError):
+    """Loss or gradient is not finite: this model cannot be trained so, others may."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +80,12 @@ class Trainer:
         device: torch.device | str,
     ) -> None:
         self.device = torch.device(device)
-        self.model = model.to(self.device)
+        if config.batch_rows % (config.accumulation * parallel.size()):
+            raise UsageError(
+                f"batch_rows {config.batch_rows} cannot be shared by {parallel.size()} processes "
+                f"with accumulation {config.accumulation}: make it a multiple of their product"
+            )
+        self.model = model.to(self.device) if parallel.size() == 1 else model
         self.source = source
         self.config = config
         self.optimiser = make_optimiser(self.model, config)
@@ -87,7 +97,7 @@ class Trainer:
         """Take the next batch and update the weights.
 
         Raises:
-            IntegrityError: loss or gradient is not finite; the weights are those before the step.
+            DivergedError: loss or gradient is not finite; the weights are those before the step.
         """
         clock = self._clock = self._clock or _Clock(time.perf_counter(), self.step, self.tokens)
         rate = learning_rate(self.step, self.config)
@@ -110,6 +120,9 @@ class Trainer:
         ids = batch.ids.to(self.device)
         targets = _targets(ids if batch.labels is None else batch.labels.to(self.device))
         count = (targets != NO_LOSS).sum()
+        size = parallel.size()
+        if size > 1:  # each process takes its share; FSDP averages their gradients
+            ids, targets = (x[parallel.rank() :: size] for x in (ids, targets))
         rows = -(-len(ids) // self.config.accumulation)
         total = torch.zeros((), device=self.device)
         for inputs, wanted in zip(ids.split(rows), targets.split(rows), strict=True):
@@ -118,21 +131,22 @@ class Trainer:
             ):
                 logits = self.model(input_ids=inputs, use_cache=False).logits
             loss = _summed_loss(logits, wanted) / count
-            loss.backward()
+            (loss * size if size > 1 else loss).backward()
             total += loss.detach()
-        return float(total)
+        return float(parallel.summed(total))
 
     def _clip(self) -> float | None:
         if not self.config.clip_norm:
             return None
-        return float(nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm))
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
+        return float(parallel.full(norm))
 
     def _refuse_infinite(self, loss: float, norm: float | None) -> None:
         if math.isfinite(loss) and (norm is None or math.isfinite(norm)):
             return
         self.optimiser.zero_grad()
         what = f"loss is {loss}" if not math.isfinite(loss) else f"gradient norm is {norm}"
-        raise IntegrityError(
+        raise DivergedError(
             f"{what} at training step {self.step}: lower peak_lr (now {self.config.peak_lr:g}) or "
             f"lengthen the warm-up (now {self.config.warmup_steps} steps), and check the weights "
             "that training began from"
