@@ -72,6 +72,7 @@ class Dynamics:
         steps: training steps of each size.
         attributes: attributes of a person, from the data set's list.
         values: values of an attribute; 0: the data set's full lists.
+        names: sizes of the lists of first, middle and last names; none: the data set's full lists.
         held_out: people who are measured and never trained on.
         seeds: runs of each condition; the population is the same in all of them.
         arch, layers, width, heads, ffn: of the model (see `training.models.ModelShape`).
@@ -95,6 +96,7 @@ class Dynamics:
     steps: tuple[int, ...] = ()
     attributes: int = at_least(1, 4, below=7)
     values: int = at_least(0, 32)
+    names: tuple[int, ...] = (64, 64, 64)
     held_out: int = at_least(1, 256)
     seeds: int = at_least(1, 1)
     arch: str = one_of("olmo2", "llama", "gpt_neox", "gpt2", default="llama")

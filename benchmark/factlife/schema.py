@@ -406,7 +406,7 @@ ATTENTION_SIGNATURES = Table(
         Column(
             "extraction",
             pa.float64(),
-            "attention from where a value begins to the tokens of its sentence's name",
+            "attention from where a value begins to the tokens of the name, every mention so far",
             "share",
         ),
         Column(
