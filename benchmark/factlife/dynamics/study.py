@@ -378,7 +378,7 @@ class Study:
             PartialError: the disk refuses a write; the same call goes on from there.
         """
         self.check()
-        finished = {r.name for r in self.runs if self._finished(r)}
+        finished = {r.name for r in self.runs if self.finished(r)}
         todo = [r for r in self.runs if r.name not in finished or self._wanted(r, finished)]
         for i, spec in enumerate(todo):
             if self._on_run is not None:
@@ -395,7 +395,8 @@ class Study:
         kept = {k: v for k, v in values.items() if k not in varied and not k.endswith("_size")}
         return sha256_json([asdict(spec), kept])
 
-    def _finished(self, spec: RunSpec) -> bool:
+    def finished(self, spec: RunSpec) -> bool:
+        """Whether the run folder holds a run."""
         partition, identity = {"dynamics_run": spec.name}, self.identity(spec)
         return all(self._store.find_part(t, partition, identity) for t in TABLES)
 

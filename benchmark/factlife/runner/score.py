@@ -13,6 +13,7 @@ from factlife.config import Intervals
 from factlife.errors import IntegrityError, UsageError
 from factlife.report import write_report
 from factlife.result import SCHEMA_VERSION, metric_key, problems
+from factlife.runner.dynamics_score import DYNAMICS_INPUTS, derive_dynamics, study_result
 from factlife.scores import score_rows
 from factlife.store import RunStore, write_json
 
@@ -29,6 +30,11 @@ def score_run(root: Path) -> dict[str, Any]:
     """
     store = RunStore.existing(root)
     manifest = store.manifest()
+    if "study" in manifest:
+        with RunStore.writer(root, manifest):
+            result = study_result(store, manifest)
+            write_json(root / RESULT, result)
+        return result
     with RunStore.writer(root, manifest):
         tables = {name: store.read(name) for name in INPUTS}
         if not any(r is None for r in tables["checkpoints"]["reason"].to_pylist()):
@@ -39,6 +45,7 @@ def score_run(root: Path) -> dict[str, Any]:
             chance=manifest["chance"],
             subsets=manifest["subsets"],
         )
+        rows += derive_dynamics(store, manifest, tables)
         store.write_part("scores", rows)
         result = _result(store, manifest, tables, rows)
         if found := problems(result, RESULT):
@@ -63,7 +70,7 @@ def _result(
     revisions = sorted(tables["checkpoints"].to_pylist(), key=lambda r: r["position"])
     measured = [r for r in revisions if not r["reason"]]
     last = measured[-1]
-    names = [*INPUTS, "scores"]
+    names = [*INPUTS, *(t for t in DYNAMICS_INPUTS if store.parts(t)), "scores"]
     return {
         "schema_version": SCHEMA_VERSION,
         "benchmark_version": factlife.__version__,
