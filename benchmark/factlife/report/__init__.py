@@ -3,6 +3,7 @@
 view.py      tables of a run folder -> what the sections ask for
 datasets.py  the numbers behind the charts, embedded once
 charts.py    Vega-Lite specifications; figures.py: title, legend, chart, data table
+dynamics*.py runs on biographies: their curves, phases and fine-tunings
 sections/    one function a section; a new track adds its own to SECTIONS
 page.py      the shell that the leaderboard shares
 """
@@ -14,6 +15,7 @@ from typing import Any
 
 from factlife.report import text
 from factlife.report.datasets import JOINS, all_datasets
+from factlife.report.dynamics import dynamics_datasets
 from factlife.report.html import Html, h, join
 from factlife.report.page import asset, vega_bundle, whole_page
 from factlife.report.sections import SECTIONS, Section
@@ -43,7 +45,7 @@ def render(view: View) -> str:
     figures = [f for s in sections for f in s.figures if f.missing is None]
     charts: dict[str, Any] = {
         "joins": JOINS,
-        "tables": all_datasets(view),
+        "tables": {**all_datasets(view), **dynamics_datasets(view)},
         "figures": {f.id: f.description() for f in figures},
     }
     return whole_page(

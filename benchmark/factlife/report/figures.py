@@ -72,7 +72,8 @@ class Figure:
         spec: Vega-Lite specification over a data set named `rows`.
         dataset: name of the embedded data set, narrowed by `where` (column -> allowed values).
         columns: of the data table and its download.
-        choices: (scope, name) that the reader can choose between, one at a time.
+        choices: (scope, name) that the reader can choose between, one at a time, under
+            `choice_label`.
         notes: what is not in the chart, and why.
         missing: why there is no chart at all.
         narrow: panels are small enough to stand five in a row.
@@ -91,6 +92,7 @@ class Figure:
     notes: Sequence[str] = ()
     missing: str | None = None
     narrow: bool = False
+    choice_label: str = "Facts shown"
 
     def description(self) -> dict[str, Any]:
         """What the page's script needs to draw it."""
@@ -139,7 +141,7 @@ class Figure:
         if len(self.choices) < 2:
             return None
         options = [h("option", name, value=scope) for scope, name in self.choices]
-        label = h("span", "Facts shown")
+        label = h("span", self.choice_label)
         select = h("select", options, data_figure=self.id, autocomplete="off")
         return h("p", h("label", label, select), class_="choice")
 

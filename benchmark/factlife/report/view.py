@@ -6,7 +6,7 @@ C = measured checkpoints, n = facts.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -17,11 +17,13 @@ from factlife.errors import UsageError
 from factlife.recall.metrics import SERIES, Cube, cube
 from factlife.report.axis import Axis, make_axis
 from factlife.result import load_result, metric_key
+from factlife.schema import DYNAMICS_TABLES
 from factlife.scores import BY_NAME, measured_checkpoints
 from factlife.store import RunStore
 
 Row = dict[str, Any]
 OVERALL = "overall"
+_FACT_METRICS = ("recall.", "hallucination.")  # whose scopes are sets of facts
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,7 @@ class View:
         scores: (metric, scope, revision) -> row of the scores table.
         subjects, answers: fact id -> name, for facts in the candidates table.
         candidates: relation -> number of candidates.
+        dynamics: rows of each table of the dynamics track, by its name; empty where it did not run.
     """
 
     result: Row
@@ -70,6 +73,7 @@ class View:
     subjects: Mapping[str, str]
     answers: Mapping[str, str]
     candidates: Mapping[str, int]
+    dynamics: Mapping[str, tuple[Row, ...]] = field(default_factory=dict)
 
     @cached_property
     def measured(self) -> tuple[Row, ...]:
@@ -105,7 +109,8 @@ class View:
         pairs = dict(zip(self.cube.relations, self.cube.groups, strict=True))
         relations = dict(sorted(pairs.items(), key=lambda p: p[1]))
         known = {OVERALL, *groups, *relations}
-        other = [s for s in dict.fromkeys(s for _, s, _ in self.scores) if s not in known]
+        named = (s for m, s, _ in self.scores if m.startswith(_FACT_METRICS))
+        other = [s for s in dict.fromkeys(named) if s not in known]
         crossed = tuple(s for s in other if s.rpartition(".")[2] in groups and "." in s)
         subsets = tuple(s for s in other if s not in crossed)
         return Scopes(groups, relations, subsets, crossed)
@@ -203,6 +208,7 @@ def load_view(run: RunStore) -> View:
         subjects=subjects,
         answers=answers,
         candidates=candidates,
+        dynamics={t.name: tuple(run.read(t.name).to_pylist()) for t in DYNAMICS_TABLES},
     )
 
 

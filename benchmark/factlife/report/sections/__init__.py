@@ -10,6 +10,8 @@ from collections.abc import Callable
 
 from factlife.report.sections import (
     accuracy,
+    dynamics,
+    dynamics_changes,
     emergence,
     facts,
     headline,
@@ -30,6 +32,13 @@ SECTIONS: tuple[Callable[[View], Section | None], ...] = (
     emergence.emergence,
     facts.facts,
     names.made_up_names,
+    dynamics.learning,
+    dynamics.unseen_people,
+    dynamics.attention,
+    dynamics.size,
+    dynamics.distribution,
+    dynamics_changes.fine_tuning,
+    dynamics_changes.claims,
     numbers.numbers,
     provenance.checkpoints,
     provenance.warnings,
