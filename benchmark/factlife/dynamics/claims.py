@@ -15,13 +15,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from factlife import stats
 from factlife.dynamics.metrics import GIVEN, Given, exponents, over_seeds
+from factlife.dynamics.phases import Phases, detect
 from factlife.stats import Estimate, Resampler, missing
 
 Row = dict[str, Any]
@@ -95,7 +96,7 @@ def below(
 
 def verdict(numbers: Sequence[Number]) -> str:
     """Of a claim, from its numbers (see the module)."""
-    if all(n.estimate.value is None for n in numbers):
+    if all(n.estimate.n == 0 for n in numbers):
         return UNTESTED
     holds = [n.holds for n in numbers]
     if "no" in holds:
@@ -105,10 +106,15 @@ def verdict(numbers: Sequence[Number]) -> str:
 
 def claim_rows(numbers: Sequence[Number], scope: str, why: Mapping[str, str]) -> list[Row]:
     """Rows of `dynamics_claims` for all eleven claims; `why` says what was not measured."""
-    rows = []
+    rows: list[Row] = []
     for claim, statement in STATEMENTS.items():
         own = [n for n in numbers if n.claim == claim]
-        base = {"claim": claim, "scope": scope, "statement": statement, "verdict": verdict(own)}
+        base: Row = {
+            "claim": claim,
+            "scope": scope,
+            "statement": statement,
+            "verdict": verdict(own),
+        }
         if not own:
             nothing = {"number": "", "holds": "open", "wanted": "", "n": 0, "unit": ""}
             reason = why.get(claim, "no run of this study tests it")
@@ -148,7 +154,9 @@ class Evidence:
         """Runs with these values."""
         return [r for r in self.runs if all(r[k] == v for k, v in columns.items())]
 
-    def values(self, runs: Sequence[Row], quantity: str, censored: bool = False) -> dict[int, float]:
+    def values(
+        self, runs: Sequence[Row], quantity: str, censored: bool = False
+    ) -> dict[int, float]:
         """Seed -> value; with `censored`, the run's length where a time was not reached."""
         found = {}
         for r in runs:
@@ -347,7 +355,7 @@ _SCRATCH: tuple[Callable[[Evidence], Iterator[Number]], ...] = (
 
 def corruption_numbers(e: Evidence) -> Iterator[Number]:
     """C9 to C11 from the fine-tunings in this evidence."""
-    tuned = [r for r in e.where(kind="fine_tuned", material="new")]
+    tuned = e.where(kind="fine_tuned", material="new")
     main = [r for r in tuned if "control" not in r["condition"]]
     bare = [r for r in main if r["replay_weight"] == 0]
     if bare:
@@ -412,7 +420,9 @@ def given_claims(
     """
     own = [r for r in runs if r["condition"].startswith(GIVEN)]
     numbers = list(corruption_numbers(Evidence(own, summary, level)))
-    why = {c: "needs models trained here" for c in ("C2", "C4", "C5", "C6")}
+    why = dict.fromkeys(("C2", "C4", "C5", "C6"), "needs models trained here")
+    untuned = "the last checkpoint was not fine-tuned: it knows no fact, or its tokenizer forbids"
+    why |= dict.fromkeys(("C9", "C10", "C11"), untuned)
     if given is not None:
         numbers = [*_given_numbers(given, summary, level, draws, seed), *numbers]
     return claim_rows(numbers, GIVEN, why)
@@ -424,8 +434,8 @@ def _given_numbers(
     rows = {r["quantity"]: r for r in summary if r["dynamics_run"] == GIVEN}
     facts = Resampler.make(["facts"] * g.loss.shape[1], draws, seed, level)
     names = Resampler.make(["names"] * g.unseen.shape[1], draws, seed + 1, level)
-    drawn = [_drawn(g, i, facts, names) for i in range(draws)]
-    ratio = _resampled(rows["plateau_ratio"], [p.phases().ratio for p in drawn], facts, g)
+    drawn = _drawn(g, facts, names)
+    ratio = _resampled(rows["plateau_ratio"], [p.ratio for p in drawn], facts, g)
     yield above("C1", "t2 / t1 of the loss among candidates", 2, "ratio", ratio)
     share = rows["circuit_share"]
     name = "share of the rise of attention to the subject between t1 and t2"
@@ -435,24 +445,23 @@ def _given_numbers(
         estimate = Estimate(value, value, value, g.loss.shape[1], method)
     yield above("C3", name, 0.5, "share of rise", estimate)
     phases = g.phases()
-    onset = {"value": None, "reason": phases.t_held.reason or phases.t2.reason}
-    if phases.t_held.step is not None and phases.t2.step:
-        onset = {"value": phases.t_held.step / phases.t2.step, "reason": None}
+    value = _onset_ratio(phases)
+    reason = phases.t_held.reason or phases.t2.reason
+    onset: Row = {"value": value, "reason": reason}
     estimate = _resampled(onset, [_onset_ratio(p) for p in drawn], facts, g)
     yield Number("C7", "t_held / t2", "between 0.5 and 2", 0.5, 2, "ratio", estimate)
     gap = stats.difference(g.top[-1], g.top_unseen[-1], facts, names)
     yield above("C8", "top probability on known - on unseen names", 0, "probability", gap)
 
 
-def _drawn(g: Given, i: int, facts: Resampler, names: Resampler) -> Given:
-    """The series in one bootstrap draw of facts and of unseen names."""
-    some = np.repeat(np.arange(facts.counts.shape[1]), facts.counts[i])
-    others = np.repeat(np.arange(names.counts.shape[1]), names.counts[i])
-    return replace(g, loss=g.loss[:, some], unseen=g.unseen[:, others])
+def _drawn(g: Given, facts: Resampler, names: Resampler) -> list[Phases]:
+    """Phases of the series in each bootstrap draw of facts and of unseen names."""
+    loss = facts.counts @ g.loss.T / g.loss.shape[1]
+    unseen = names.counts @ g.unseen.T / g.unseen.shape[1]
+    return [detect(g.steps, a, b, g.baseline) for a, b in zip(loss, unseen, strict=True)]
 
 
-def _onset_ratio(g: Given) -> float | None:
-    phases = g.phases()
+def _onset_ratio(phases: Phases) -> float | None:
     if phases.t_held.step is None or not phases.t2.step:
         return None
     return phases.t_held.step / phases.t2.step

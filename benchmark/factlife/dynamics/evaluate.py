@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
@@ -64,7 +65,7 @@ class Outcome:
 
 
 def make_panel(
-    encoder: Encoder, population: str, people: Sequence[int], count: int, seed: int
+    encoder: Encoder, population: str, people: npt.ArrayLike, count: int, seed: int
 ) -> Panel:
     """At most `count` of `people`, evenly spread, each with one biography in eval templates."""
     everybody = np.asarray(people)
@@ -97,14 +98,17 @@ def measure(model: nn.Module, panel: Panel, rows: int, device: torch.device | st
     shares = [len(o.loss) / len(panel.ids) for o in pieces]
     layers = zip(*(o.signatures for o in pieces), strict=True)
     return Outcome(
-        *(torch.cat([getattr(o, n) for o in pieces]) for n in ("loss", "right", "top", "entropy")),
-        signatures=tuple(_mean(layer, shares) for layer in layers),
+        torch.cat([o.loss for o in pieces]),
+        torch.cat([o.right for o in pieces]),
+        torch.cat([o.top for o in pieces]),
+        torch.cat([o.entropy for o in pieces]),
+        tuple(_mean(layer, shares) for layer in layers),
     )
 
 
 def _mean(signatures: Sequence[Signature], shares: Sequence[float]) -> Signature:
     def mean(name: str) -> float:
-        return sum(w * getattr(s, name) for s, w in zip(signatures, shares, strict=True))
+        return float(sum(w * getattr(s, name) for s, w in zip(signatures, shares, strict=True)))
 
     return Signature(mean("grouping"), mean("extraction"), mean("sharpness"))
 

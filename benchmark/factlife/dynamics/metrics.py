@@ -113,7 +113,9 @@ def _by_run(table: pa.Table) -> dict[str, list[Row]]:
 def _curves(rows: Sequence[Row], signed: Sequence[Row]) -> Curves:
     plain = [r for r in rows if r["restored"] == "none"]
     values = {
-        (p, c): np.array([math.nan if r[c] is None else r[c] for r in plain if r["population"] == p])
+        (p, c): np.array(
+            [math.nan if r[c] is None else r[c] for r in plain if r["population"] == p]
+        )
         for p in {r["population"] for r in plain}
         for c in _EVALUATED
     }
@@ -121,12 +123,16 @@ def _curves(rows: Sequence[Row], signed: Sequence[Row]) -> Curves:
         (r["restored"], r["population"]): r["accuracy"] for r in rows if r["restored"] != "none"
     }
     signatures = {
-        (layer, c): np.array([r[c] for r in signed if r["layer"] == layer])
+        (layer, c): _column([r for r in signed if r["layer"] == layer], c)
         for layer in {r["layer"] for r in signed}
         for c in _SIGNED
     }
     steps = tuple(dict.fromkeys(float(r["step"]) for r in plain))
     return Curves(steps, values, restored, signatures)
+
+
+def _column(rows: Sequence[Row], name: str) -> Floats:
+    return np.array([math.nan if r[name] is None else r[name] for r in rows], dtype=np.float64)
 
 
 # ---- quantities of a run ---------------------------------------------------------------------
@@ -304,9 +310,7 @@ class Given:
         return detect(self.steps, self.loss.mean(1), self.unseen.mean(1), self.baseline)
 
 
-def given_series(
-    checkpoints: pa.Table, candidates: pa.Table, attention: pa.Table
-) -> Given | None:
+def given_series(checkpoints: pa.Table, candidates: pa.Table, attention: pa.Table) -> Given | None:
     """Read a series; None where it has no checkpoint with all candidates measured."""
     rows = sorted(checkpoints.to_pylist(), key=lambda r: r["position"])
     measured = [r for r in rows if not r["reason"]]

@@ -43,7 +43,7 @@ class Phases:
     Attributes:
         t1: the loss falls to the baseline: the plateau begins.
         t2: it falls below the baseline: facts are learned.
-        t2_twin: the same without a baseline: known and held-out people part.
+        t2_twin: the same without a baseline: known and held-out people part for good.
         t_held: the loss on held-out people rises above the baseline: hallucination begins.
     """
 
@@ -91,14 +91,20 @@ def first_lasting(steps: Steps, holds: Mask) -> float | None:
     return None
 
 
-def detect(
-    steps: Steps, known: npt.ArrayLike, held_out: npt.ArrayLike, baseline: float
-) -> Phases:
+def last_lasting(steps: Steps, holds: Mask) -> float | None:
+    """First step from which `holds` stays true to the end, for three evaluations or more."""
+    broken = np.flatnonzero(~holds)
+    first = int(broken[-1]) + 1 if len(broken) else 0
+    return float(steps[first]) if len(holds) - first >= LASTING else None
+
+
+def detect(steps: Steps, known: npt.ArrayLike, held_out: npt.ArrayLike, baseline: float) -> Phases:
     """Find the phases of a run (dynamics-2025, section 3; see the module).
 
     t1 = min {t: L <= (1 + e) B}, t2 = min {t: L <= (1 - e) B},
     t2_twin = min {t: L_heldout - L > e B}, t_held = min {t >= t1: L_heldout > (1 + e) B},
-    with e = 0.05, the losses smoothed by a median of three, and three evaluations in a row.
+    with e = 0.05, the losses smoothed by a median of three, and three evaluations in a row. The
+    twin must stay above to the end: before any training the two groups of people differ by chance.
 
     Args:
         steps: [E] in order.
@@ -113,9 +119,8 @@ def detect(
     high, low = (1 + TOLERANCE) * baseline, (1 - TOLERANCE) * baseline
     t1 = _moment(steps, loss <= high, "the loss is still above the baseline")
     t2 = _moment(steps, loss <= low, "the loss has not fallen below the baseline")
-    twin = _moment(
-        steps, other - loss > TOLERANCE * baseline, "known and held-out people have not parted"
-    )
+    parted = last_lasting(steps, other - loss > TOLERANCE * baseline)
+    twin = _found(steps, parted, "known and held-out people have not parted")
     return Phases(t1, t2, twin, _onset(steps, other > high, t1))
 
 
@@ -131,7 +136,10 @@ def _onset(steps: Steps, above: Mask, t1: Moment) -> Moment:
 
 
 def _moment(steps: Steps, holds: Mask, otherwise: str) -> Moment:
-    step = first_lasting(steps, holds)
+    return _found(steps, first_lasting(steps, holds), otherwise)
+
+
+def _found(steps: Steps, step: float | None, otherwise: str) -> Moment:
     if step is None:
         return Moment(None, f"not reached: {otherwise} at step {steps[-1]:g}, where the run ends")
     return Moment(step)

@@ -352,7 +352,7 @@ class Study:
         work: Path,
         device: torch.device | str = "cpu",
         on_step: OnStep | None = None,
-        on_run: Callable[[int, int, str], Any] | None = None,
+        on_run: Callable[[int, Sequence[RunSpec]], Any] | None = None,
     ) -> None:
         self.settings, self.runs = settings, plan_runs(settings)
         self._store, self._work, self._device = store, work, torch.device(device)
@@ -382,7 +382,7 @@ class Study:
         todo = [r for r in self.runs if r.name not in finished or self._wanted(r, finished)]
         for i, spec in enumerate(todo):
             if self._on_run is not None:
-                self._on_run(i, len(todo), spec.name)
+                self._on_run(i, todo)
             self._one(spec)
         shutil.rmtree(self._work, ignore_errors=True)
         names = [r.name for r in todo]

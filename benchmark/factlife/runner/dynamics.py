@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import factlife
 from factlife.config import Dynamics, Profile, load_profile
 from factlife.corpora.biographies import all_attributes
 from factlife.dynamics.evaluate import make_panel
-from factlife.dynamics.plan import RunSpec, plan_runs, training_flops
+from factlife.dynamics.plan import RunSpec, training_flops
 from factlife.dynamics.study import PANEL_SEED, Done, Study, make_world, new_model
 from factlife.errors import UsageError
 from factlife.runner.progress import Progress
@@ -166,25 +167,28 @@ def train_runs(
     settings: Dynamics, store: RunStore, device: torch.device, progress: Progress
 ) -> Done:
     """The runs of a study inside an open run folder."""
-    runs = plan_runs(settings)
     before = 0
-    lengths = {r.name: r.steps for r in runs}
-    todo: list[str] = []
 
-    def on_run(index: int, total: int, name: str) -> None:
+    def on_run(index: int, todo: Sequence[RunSpec]) -> None:
         nonlocal before
         if index == 0:
-            progress.start("dynamics", sum(lengths.values()), "steps")
-        before += lengths[todo[-1]] if todo else 0
-        todo.append(name)
+            progress.start("dynamics", sum(r.steps for r in todo), "steps")
+        before = sum(r.steps for r in todo[:index])
 
     def on_step(name: str, report: Any) -> None:
         progress.advance(before + report.step, f"{name} loss {report.loss:.2f}")
 
     done = Study(settings, store, store.root / WORK, device, on_step, on_run).run()
-    if todo:
+    if done.trained:
         progress.finish()
     return done
+
+
+def train_beside(settings: Dynamics, root: Path, progress: Progress) -> Done:
+    """Train a study's runs into the folder of a run over a given series."""
+    store = RunStore.existing(root)
+    with RunStore.writer(root, store.manifest()) as writer:
+        return train_runs(settings, writer, torch.device("cpu"), progress)
 
 
 def _manifest(profile: Profile, device: torch.device, command: str) -> dict[str, Any]:

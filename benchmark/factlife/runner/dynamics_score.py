@@ -113,5 +113,3 @@ def _revision(run: dict[str, Any]) -> dict[str, Any]:
         "flags": [],
         "reason": None,
     }
-
-

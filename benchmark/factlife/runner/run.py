@@ -19,6 +19,7 @@ from factlife.config import Profile, nearest
 from factlife.corpora.fact_probes import FactProbes, load_fact_probes
 from factlife.errors import IntegrityError, UsageError
 from factlife.recall.measure import Prepared, measure, prepare
+from factlife.runner.dynamics_series import dynamics_finished, measure_dynamics
 from factlife.runner.progress import Progress
 from factlife.runner.provenance import environment
 from factlife.series.fetch import (
@@ -101,6 +102,7 @@ class Outcome:
     measured: tuple[str, ...]
     reused: tuple[str, ...]
     warnings: tuple[str, ...] = field(default=())
+    dynamics_seconds: float = 0.0  # of the dynamics track
 
 
 def default_out(series: Series, profile: Profile) -> Path:
@@ -151,7 +153,7 @@ def run(
             _refuse_findings(checked)
         sweep = _Sweep(store, series, profile, probes, device, options, progress)
         done = sweep.measure_missing(checked)
-    return Outcome(out, *done, tuple(warnings) + tuple(sweep.found))
+    return Outcome(out, *done, tuple(warnings) + tuple(sweep.found), sweep.dynamics_seconds)
 
 
 def _refuse_nothing(series: Series, checked: Sequence[Checked]) -> None:
@@ -347,6 +349,7 @@ class _Sweep:
             trust_remote_code=options.trust_remote_code,
             allow_pickle=options.allow_pickle,
         )
+        self._probes, self._last, self.dynamics_seconds = probes, "", 0.0
         self._tensors: dict[str, str] = {}  # tensor hash -> revision that has it
         self._tokenizer_from: Listed | None = None
         self.found: list[str] = []
@@ -355,6 +358,7 @@ class _Sweep:
         self, checked: Sequence[Checked]
     ) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Names of the revisions that were measured, and that were there already."""
+        self._last = next((c.revision.name for c in reversed(checked) if not c.reason), "")
         finished = {c.revision.name for c in checked if not c.reason and self._finished(c, checked)}
         todo = [c for c in checked if not c.reason and c.revision.name not in finished]
         listed = [c.listed for c in todo if c.listed is not None]
@@ -435,6 +439,10 @@ class _Sweep:
         if c.listed is not None and not has_tokenizer(c.listed) and self._tokenizer_from:
             tokenizer = self._tokenizer_from.revision.path
         loaded = self._module.load(folder, tokenizer)
+        self.dynamics_seconds += measure_dynamics(
+            self._store, loaded, self._probes, self._profile, c.revision, c.identity,
+            last=c.revision.name == self._last, warn=self._progress.warn,
+        )  # fmt: skip
         _measure_one(self._store, c, self._series, self._profile, self._prompts, loaded)
 
     def _finished(self, c: Checked, checked: Sequence[Checked]) -> bool:
@@ -449,6 +457,9 @@ class _Sweep:
         if row["reason"]:
             return False
         if not all(self._store.find_part(t, partition, c.identity) for t in MEASURED_TABLES):
+            return False
+        is_last = c.revision.name == self._last
+        if not dynamics_finished(self._store, self._profile, c.revision, c.identity, last=is_last):
             return False
         if row["tensor_hash"]:
             self._tensors.setdefault(row["tensor_hash"], c.revision.name)
@@ -527,7 +538,7 @@ def _measure_one(
 
 
 def _write_unmeasured(store: RunStore, c: Checked, series: Series) -> None:
-    for table in ("recall", "candidates"):
+    for table in ("recall", "candidates", "subject_attention"):
         store.remove_part(table, c.revision.partition)
     store.write_part("checkpoints", [_row(c, series)], c.revision.partition, c.identity)
 
