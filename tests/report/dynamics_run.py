@@ -28,13 +28,14 @@ class Plan:
 
     Attributes:
         sizes: people of the uniform runs.
-        others: distributions at the largest size, with what t2 is multiplied by.
+        others: other distributions at the largest size; `alphas`: of its power laws.
         never: sizes whose runs never leave the plateau.
     """
 
     sizes: Sequence[int] = (512, 1024, 2048, 4096)
     seeds: int = 3
     others: bool = True
+    alphas: Sequence[float] = (0.3, 0.6, 1.0)
     patched: bool = True
     tuned: bool = True
     never: Sequence[int] = ()
@@ -128,7 +129,8 @@ def runs_of(plan: Plan) -> Iterator[tuple[Row, float, float]]:
         at = 150 * (largest / 512) ** 1.1 * late
         steps = int(400 * (largest / 512) ** 1.1) + 600
         if plan.others:
-            for alpha, faster in ((0.3, 0.9), (0.6, 0.6), (1.0, 0.8)):
+            for alpha in plan.alphas:
+                faster = 0.6 + abs(alpha - 0.6)
                 more: Row = {"distribution": "power_law", "alpha": alpha}
                 row = run_row(f"n{largest}.power_law.a{alpha:g}", seed, largest, steps, **more)
                 yield row, 40.0, at * faster

@@ -76,7 +76,11 @@ def _header(view: View, sections: list[Section]) -> Html:
 def _subtitle(view: View) -> str:
     model = view.result["model"]
     parts = [model["architecture"], f"{text.si(model['parameters'])} parameters"]
-    parts.append(text.counted(len(view.measured), "checkpoint"))
+    trained = len(view.dynamics.get("dynamics_runs", ()))
+    if view.measured or not trained:
+        parts.append(text.counted(len(view.measured), "checkpoint"))
+    if trained:
+        parts.append(text.counted(trained, "run on biographies", "runs on biographies"))
     if view.measured and view.axis.kind == "tokens":
         first, last = view.axis.values[0], view.axis.values[-1]
         span = text.si(last) if first == last else f"{text.si(first)} to {text.si(last)}"

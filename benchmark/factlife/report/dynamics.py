@@ -78,6 +78,11 @@ class Study:
         return {c: f"{w} ({c})" if w in twins else w for c, w in words.items()}
 
     @cached_property
+    def short_labels(self) -> Mapping[str, str]:
+        """The same without the number of people, for conditions of one size."""
+        return {c: words.partition(", ")[2] or words for c, words in self.labels.items()}
+
+    @cached_property
     def axis(self) -> Axis | None:
         """The steps of the runs from scratch; None where there is none."""
         return self._axis("scratch", "patched")
@@ -106,6 +111,10 @@ class Study:
         found = [self.value(r["dynamics_run"], quantity) for r in self.conditions[condition]]
         known = [v for v in found if v is not None]
         return median(known) if known else None
+
+    def highest(self, number: str) -> float:
+        """The largest value of a column of the evaluations; 0 where there is none."""
+        return max((r[number] for r in self.evaluations if r[number] is not None), default=0.0)
 
     @property
     def n_layers(self) -> int:
@@ -315,7 +324,7 @@ def _sizes(s: Study) -> Iterator[Row]:
                     }
 
 
-_ESTIMATE = ("scope", "label", "kind", "number", "value", "ci_low", "ci_high", "n", "unit")
+_ESTIMATE = ("scope", "label", "short", "kind", "number", "value", "ci_low", "ci_high", "n", "unit")
 ESTIMATED = ("dynamics.plateau_end", "dynamics.plateau_ratio", "dynamics.final_accuracy")
 
 
@@ -328,6 +337,7 @@ def _estimates(view: View, s: Study) -> list[Row]:
                 rows.append({
                     "scope": condition,
                     "label": s.labels[condition],
+                    "short": s.short_labels[condition],
                     "kind": s.conditions[condition][0]["kind"],
                     "number": metric,
                     **{k: row[k] for k in ("value", "ci_low", "ci_high", "n", "unit")},
@@ -339,8 +349,12 @@ REPLAY = {"old_min": "old people, lowest", "taught_after": "new people, at the e
 
 
 def replayed(s: Study) -> list[str]:
-    """Fine-tunings on new people: those that differ in replay."""
-    return [c for c in s.of_kind(_TUNED) if s.conditions[c][0]["material"] == "new"]
+    """Fine-tunings of one model on new people that differ in replay: the most there are."""
+    families: dict[str, list[str]] = {}
+    for condition in s.of_kind(_TUNED):
+        if s.conditions[condition][0]["material"] == "new":
+            families.setdefault(condition.rpartition(".w")[0], []).append(condition)
+    return max(families.values(), key=len, default=[])
 
 
 def _replay(s: Study) -> Iterator[Row]:

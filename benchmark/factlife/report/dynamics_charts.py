@@ -99,8 +99,7 @@ def learning(
 
 
 def _y(scale: Scale) -> alt.Scale:
-    if scale.domain is None:
-        return alt.Scale(zero=True, nice=True)
+    assert scale.domain is not None  # layers without a scale of their own would move its ends
     return alt.Scale(domain=list(scale.domain), nice=False)
 
 
@@ -121,9 +120,10 @@ def over_size(sizes: Sequence[int], names: Sequence[str], colours: Sequence[str]
         scale=alt.Scale(type="log", domain=[min(sizes) / 1.25, max(sizes) * 1.25], nice=False),
         axis=alt.Axis(values=list(sizes), format=",d", grid=False, labelOverlap=True),
     )
-    scale = alt.Scale(type="log", nice=True)
+    scale = alt.Scale(type="log", nice=False, padding=10)
+    round_ = [float(m * 10**e) for e in range(7) for m in (1, 2, 5)]
     y = alt.Y("value:Q", title="optimiser steps (log scale)", scale=scale,
-              axis=alt.Axis(format=",d", tickCount=5))  # fmt: skip
+              axis=alt.Axis(format=",d", values=round_))  # fmt: skip
     mean = alt.Y("mean(value):Q", title="optimiser steps (log scale)", scale=scale)
     colour = _series(names, colours)
     tooltip = [
@@ -142,11 +142,11 @@ def over_size(sizes: Sequence[int], names: Sequence[str], colours: Sequence[str]
     return _finish(alt.layer(*layers, data=_ROWS), 280)
 
 
-def estimates(scale: Scale, labels: Sequence[str]) -> Spec:
-    """One value with its interval a condition."""
+def estimates(scale: Scale, field: str, labels: Sequence[str]) -> Spec:
+    """One value with its interval a condition; `field` is the column that holds the labels."""
     y = alt.Y(
-        "label:N", title=None, sort=list(labels),
-        axis=alt.Axis(labelLimit=190, ticks=False, domain=False, grid=True),
+        f"{field}:N", title=None, sort=list(labels),
+        axis=alt.Axis(labelLimit=210, labelPadding=8, ticks=False, domain=False, grid=True),
     )  # fmt: skip
     title = scale.title
     x = alt.X("value:Q", title=title, scale=_y(scale), axis=_value_axis(scale))
@@ -204,7 +204,7 @@ def swap_back(scale: Scale, states: Sequence[str], colours: Sequence[str]) -> Sp
     """Bars of mean accuracy in each state of the weights, with a point a seed."""
     y = alt.Y(
         "series:N", title=None, sort=list(states),
-        axis=alt.Axis(labelLimit=170, ticks=False, domain=False, grid=False),
+        axis=alt.Axis(labelLimit=170, labelPadding=8, ticks=False, domain=False, grid=False),
     )  # fmt: skip
     x = alt.X("value:Q", title=scale.title, scale=_y(scale), axis=_value_axis(scale))
     mean = alt.X("mean(value):Q", title=scale.title, scale=_y(scale))

@@ -35,6 +35,7 @@ SECTIONS: tuple[Callable[[View], Section | None], ...] = (
     dynamics.learning,
     dynamics.unseen_people,
     dynamics.attention,
+    dynamics.patching,
     dynamics.size,
     dynamics.distribution,
     dynamics_changes.fine_tuning,

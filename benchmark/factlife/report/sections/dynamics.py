@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from factlife.report import dynamics as data
@@ -24,9 +24,9 @@ TONES = {
     TAUGHT: variable("unstated"),
 }
 LAYER_TONES = ("loc", "name", "stated", "unstated", "spare-1", "spare-2", "spare-3", "overall")
-_LOSS = Scale("loss of a value (nats)", ".1f", ".3f", None)
 _ACCURACY = Scale("share of values")
-_STEPS = Scale("optimiser steps", ",d", ",.0f", None)
+_STEPS = Scale("optimiser steps", ",d", ",.0f")
+_HEADROOM = 1.12  # of an axis over its largest value: room for the names of the moments
 
 
 def _whole(view: View) -> Study | None:
@@ -37,13 +37,19 @@ def _whole(view: View) -> Study | None:
 def _phase_keys() -> list[Key]:
     names = [n[0].upper() + n[1:] for n in data.PHASES]
     return [
-        Key(name, colour, kind="box")
+        # As pale as the shading itself.
+        Key(name, f"color-mix(in srgb, {colour} 24%, var(--bg))", kind="box")
         for name, colour in zip(names, charts.PHASE_COLOURS, strict=True)
     ]
 
 
 def _lines(names: Sequence[str], tones: Sequence[str]) -> list[Key]:
     return [Key(name, tone) for name, tone in zip(names, tones, strict=True)]
+
+
+def _from_zero(scale: Scale, highest: float) -> Scale:
+    """The scale from 0 to a little above the largest value."""
+    return replace(scale, domain=(0.0, _HEADROOM * highest or 1.0))
 
 
 def _curve(
@@ -93,12 +99,13 @@ def learning(view: View) -> Section | None:
         return None
     conditions = s.of_kind("scratch", "patched")
     names, tones = [KNOWN, UNSEEN], [TONES[KNOWN], TONES[UNSEEN]]
+    nats = _from_zero(Scale("loss of a value (nats)", ".1f", ".3f"), s.highest("loss_nats"))
     figures = [
         _curve(
             s, "dynamics-loss", "Loss on a person's values",
             "A thin line a seed. Shading, and the moments t1, t2 and onset, are medians over "
             "seeds; onset is where the loss on people never seen rises above the baseline.",
-            "loss_nats", _LOSS, names, tones, conditions,
+            "loss_nats", nats, names, tones, conditions,
         ),
         _curve(
             s, "dynamics-accuracy", "Accuracy on a person's values",
@@ -155,7 +162,7 @@ def unseen_people(view: View) -> Section | None:
     conditions = s.of_kind("scratch", "patched")
     names, tones = [KNOWN, UNSEEN], [TONES[KNOWN], TONES[UNSEEN]]
     auroc = Scale("AUROC", ".2f", ".3f", (0.0, 1.0), 0.5, "cannot tell them apart")
-    nats = Scale("entropy (nats)", ".1f", ".3f", None)
+    nats = _from_zero(Scale("entropy (nats)", ".1f", ".3f"), s.highest("entropy_nats"))
     figures = [
         _curve(
             s, "dynamics-confidence", "How sure the model is of its first choice",
@@ -200,21 +207,11 @@ _SIGNS = {
 
 
 def attention(view: View) -> Section | None:
-    """Attention signatures of each layer over steps, and runs with patched attention."""
+    """Attention signatures of each layer over steps."""
     s = study(view)
     if s is None or not (s.attention or s.subject):
         return None
     figures = _signatures(s)
-    if s.of_kind("patched"):
-        figures += _estimated(
-            view,
-            s,
-            "dynamics-patched",
-            "Patched attention",
-            "Runs whose attention patterns come from another run, at a step of its training, "
-            "beside the runs without.",
-            _comparable(s),
-        )
     figures += _subject(view, s)
     body = paragraphs(
         "Before single facts can be stored, a name has to be gathered and looked up where its "
@@ -222,6 +219,20 @@ def attention(view: View) -> Section | None:
         "begin to."
     )
     return Section("dynamics-attention", "The circuit in attention", "Attention", body, figures)
+
+
+def patching(view: View) -> Section | None:
+    """Runs whose attention comes from another run."""
+    s = _whole(view)
+    if s is None or not s.of_kind("patched"):
+        return None
+    figures = _estimated(view, s, "dynamics-patched", "Patched attention", _comparable(s))
+    body = paragraphs(
+        "In these runs every layer attends as a model did at a fixed step of another run. If "
+        "patterns from after the plateau make it shorter, attention is what the plateau waits "
+        "for."
+    )
+    return Section("dynamics-patching", "Attention from elsewhere", "Patching", body, figures)
 
 
 def _signatures(s: Study) -> list[Figure]:
@@ -284,38 +295,53 @@ def _subject(view: View, s: Study) -> list[Figure]:
 
 
 def _estimated(
-    view: View, s: Study, id_: str, title: str, explanation: str, conditions: Sequence[str]
+    view: View, s: Study, id_: str, title: str, conditions: Sequence[str]
 ) -> list[Figure]:
     """End of the plateau and accuracy of some conditions, with intervals."""
+    sizes = sorted({s.conditions[c][0]["n_people"] for c in conditions})
+    field = "short" if len(sizes) == 1 else "label"
+    among = f"{sizes[0]:,} people" if len(sizes) == 1 else f"{sizes[0]:,} to {sizes[-1]:,} people"
+    explanation = f"Mean over seeds with its interval; {among}, all counted alike."
     scales = {
         "dynamics.plateau_end": ("steps to leave the plateau", _STEPS),
         "dynamics.final_accuracy": ("accuracy at the end", _ACCURACY),
     }
-    made = []
-    for metric, (what, scale) in scales.items():
-        rows = {c: view.score(metric, c, "") for c in conditions}
-        shown = [c for c, r in rows.items() if r is not None and r["value"] is not None]
-        name, heading = f"{id_}-{metric.rpartition('.')[2]}", f"{title}: {what}"
-        if not shown:
-            made.append(Figure(name, heading, explanation, missing="no such run reached it"))
-            continue
-        made.append(
-            Figure(
-                name,
-                heading,
-                explanation,
-                spec=charts.estimates(scale, [s.labels[c] for c in shown]),
-                dataset="dynamics_estimates",
-                where={"number": [metric], "scope": shown},
-                columns=("label", "value", "ci_low", "ci_high", "n", "unit"),
-                notes=[
-                    f"Not shown: {s.labels[c]} ({r['reason'] if r else 'not measured'})."
-                    for c, r in rows.items()
-                    if c not in shown
-                ],
-            )
+    return [
+        _estimate_figure(
+            view,
+            Figure(f"{id_}-{metric.rpartition('.')[2]}", f"{title}: {what}", explanation),
+            {c: (s.short_labels if field == "short" else s.labels)[c] for c in conditions},
+            metric,
+            scale,
+            field,
         )
-    return made
+        for metric, (what, scale) in scales.items()
+    ]
+
+
+def _estimate_figure(
+    view: View, bare: Figure, labels: Mapping[str, str], metric: str, scale: Scale, field: str
+) -> Figure:
+    rows = {c: view.score(metric, c, "") for c in labels}
+    found = {c: r for c, r in rows.items() if r is not None and r["value"] is not None}
+    if not found:
+        why = dict.fromkeys(r["reason"] or "no reason given" for r in rows.values() if r)
+        return replace(bare, missing="; ".join(why) or "no run measured it")
+    if scale is _STEPS:
+        ends = [r[k] for r in found.values() for k in ("value", "ci_high") if r[k] is not None]
+        scale = _from_zero(scale, max(ends))
+    return replace(
+        bare,
+        spec=charts.estimates(scale, field, [labels[c] for c in found]),
+        dataset="dynamics_estimates",
+        where={"number": [metric], "scope": list(found)},
+        columns=("label", "value", "ci_low", "ci_high", "n", "unit"),
+        notes=[
+            f"Not shown: {labels[c]} ({r['reason'] if r else 'not measured'})."
+            for c, r in rows.items()
+            if c not in found
+        ],
+    )
 
 
 def size(view: View) -> Section | None:
@@ -346,7 +372,9 @@ def size(view: View) -> Section | None:
         legend=_lines(names, tones),
         notes=[_exponent(view), *missing],
     )
-    body = paragraphs("The more people there are, the longer the model rests at the baseline.")
+    body = paragraphs(
+        "How long the model rests at the baseline, in populations of different sizes."
+    )
     return Section("dynamics-size", "Plateau and population", "Population", body, [figure])
 
 
@@ -377,15 +405,10 @@ def distribution(view: View) -> Section | None:
     sizes = {s.conditions[c][0]["n_people"] for c in others}
     plain = [c for c in _uniform(s) if s.conditions[c][0]["n_people"] in sizes]
     figures = _estimated(
-        view,
-        s,
-        "dynamics-distribution",
-        "Distribution over people",
-        "Accuracy and times are those of all people alike, however often they were met.",
-        [*plain, *others],
+        view, s, "dynamics-distribution", "Distribution over people", [*plain, *others]
     )
     body = paragraphs(
-        "If some people are met more often than others, or first, the circuit can form on them "
-        "and serve the rest."
+        "The same number of people, met in different proportions or orders. If some come more "
+        "often or first, what the model learns on them may serve the rest."
     )
     return Section("dynamics-distribution", "Who is met how often", "Distribution", body, figures)

@@ -129,8 +129,8 @@ def claims(view: View) -> Section | None:
     ]
     about = h(
         "p",
-        "What the source reports, asked again here. A claim is supported or not supported only if "
-        "every number that decides it does; else it is undecided. What was not run is not tested.",
+        "What the source reports, asked again here. A claim is supported if every number behind it "
+        "is where the claim wants it, not supported if one is certainly not, else undecided.",
     )
     body = join([about, *tables])
     return Section("dynamics-claims", "Claims of the source", "Claims", body)
@@ -167,5 +167,5 @@ def _number(row: Row) -> Html:
     parts = [f"{row['number']}: ", value, f" {unit}" if unit else None]
     if row["ci_low"] is not None and row["ci_high"] is not None:
         parts.append(f" ({text.interval(row['ci_low'], row['ci_high'], row['unit'])})")
-    asked = f"wanted {row['wanted']}: {row['holds']}, n = {row['n']:,}"
+    asked = f"wanted {row['wanted']} · holds: {row['holds']} · n = {row['n']:,}"
     return join([*parts, h("small", asked)])
