@@ -58,6 +58,11 @@ POPULATION_SEED, PANEL_SEED = 0, 1
 STATE_SECONDS = 30.0  # between two saved states
 EVALUATION_SHARE = 0.08  # of a run's time, at most; a forward costs a third of a training step
 FORWARD_SHARE = 1 / 3
+SHARED = (
+    "attributes", "values", "names", "held_out", "arch", "layers", "width", "heads", "ffn",
+    "batch_rows", "peak_lr", "evaluations", "eval_people",
+)  # fmt: skip
+"""Settings that every run follows from; what is varied stands in its `RunSpec`."""
 TABLES = ("biography_eval", "attention_signatures", "dynamics_runs")  # written in this order
 
 
@@ -390,9 +395,8 @@ class Study:
 
     def identity(self, spec: RunSpec) -> str:
         """What a run's rows follow from."""
-        values = asdict(self.settings)
-        varied = ("people", "steps", "seeds", "alphas", "patch_references", "replay_weights")
-        kept = {k: v for k, v in values.items() if k not in varied and not k.endswith("_size")}
+        names = (*SHARED, "fine_tune_lr") if spec.kind == "fine_tuned" else SHARED
+        kept = {name: getattr(self.settings, name) for name in names}
         return sha256_json([asdict(spec), kept])
 
     def finished(self, spec: RunSpec) -> bool:
