@@ -191,7 +191,6 @@ class Sampler:
                 "draws from; use a smaller batch or more people"
             )
         at = rng.random(batch) * self._cumulative[-1]
-        # Right of equal sums: a person of weight 0 is never met. Rounding may reach the total.
-        found = np.searchsorted(self._cumulative, at, side="right")
-        last = np.searchsorted(self._cumulative, self._cumulative[-1], side="left")
-        return np.asarray(np.minimum(found, last), np.int64)
+        # Below the total even for the largest draw, 1 - 2^-53; right of equal sums, so that a
+        # person of weight 0 is never met.
+        return np.asarray(np.searchsorted(self._cumulative, at, side="right"), np.int64)
