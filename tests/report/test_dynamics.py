@@ -284,13 +284,33 @@ def test_a_study_has_headlines_of_its_own(page: Element) -> None:
             "4,096 people, attention of step 20 from step 50",
         ),
         (
-            {"kind": "fine_tuned", "n_taught": 64, "material": "rare", "replay_weight": 0.25},
-            "64 rare people, replay weight 0.25",
+            {"kind": "fine_tuned", "n_taught": 64, "material": "new", "replay_weight": 0.25},
+            "64 new people after 4,096, replay weight 0.25",
+        ),
+        (
+            {
+                "kind": "fine_tuned",
+                "n_taught": 64,
+                "material": "rare",
+                "replay_weight": 0.0,
+                "distribution": "celebrities",
+            },
+            "64 rare people after 4,096 celebrities, no replay",
+        ),
+        (
+            {
+                "kind": "fine_tuned",
+                "n_taught": 64,
+                "material": "new",
+                "replay_weight": 0.0,
+                "condition": "series.new.w0",
+            },
+            "64 new people after 4,096 facts, no replay",
         ),
     ],
 )
 def test_a_condition_in_words(more: dict[str, Any], words: str) -> None:
-    assert label(run_row("c", 0, 4096, 100, **more)) == words
+    assert label({**run_row("c", 0, 4096, 100), **more}) == words
 
 
 def test_conditions_that_sound_alike_keep_their_names() -> None:

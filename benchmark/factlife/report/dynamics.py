@@ -165,13 +165,26 @@ def label(run: Row) -> str:
     """What a run varies, in words."""
     if run["kind"] == _TUNED:
         return (
-            f"{run['n_taught']:,} {run['material']} people, replay weight {run['replay_weight']:g}"
+            f"{run['n_taught']:,} {run['material']} people after {_before(run)}, {_replay_of(run)}"
         )
     people = f"{run['n_people']:,} people"
     if run["kind"] == "patched":
         late = f" from step {run['patch_from']:,}" if run["patch_from"] else ""
         return f"{people}, attention of step {run['reference_step']:,}{late}"
     return f"{people}, {_distribution(run)}"
+
+
+def _before(run: Row) -> str:
+    """What the model of a fine-tuning knew before."""
+    if run["condition"].startswith("series."):
+        return f"{run['n_people']:,} facts"
+    many = run["distribution"] == "celebrities"
+    return f"{run['n_people']:,} celebrities" if many else f"{run['n_people']:,}"
+
+
+def _replay_of(run: Row) -> str:
+    weight = run["replay_weight"]
+    return f"replay weight {weight:g}" if weight else "no replay"
 
 
 def _distribution(run: Row) -> str:
