@@ -33,6 +33,8 @@ SAME_FLOOR = {
 
 NO_TORCH = [
     "factlife.errors", "factlife.schema", "factlife.result", "factlife.store", "factlife.config",
+    "factlife.dynamics.phases", "factlife.dynamics.plan", "factlife.dynamics.metrics",
+    "factlife.dynamics.claims", "factlife.runner.dynamics_score",
     "factlife.stats", "factlife.recall.metrics", "factlife.scores", "factlife.report",
     "factlife.hub", "factlife.runner.score", "factlife.runner.validate", "factlife.cli",
     "factlife.corpora.fact_probes", "factlife.scoring.matching", "factlife.series.names",

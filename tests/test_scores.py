@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from factlife import scores
 from factlife.config import Intervals
 from factlife.schema import CANDIDATES, CHECKPOINTS, RECALL, SCORES
-from factlife.scores import BY_NAME, METRICS, measured_checkpoints, score_rows
+from factlife.scores import BY_NAME, DYNAMICS_METRICS, METRICS, measured_checkpoints, score_rows
 
 EXACT = settings(derandomize=True, database=None, deadline=None, max_examples=40)
 QUICK = Intervals(draws=100)
@@ -154,11 +154,15 @@ def test_headlines_do_not_depend_on_the_tokenizer() -> None:
     }  # fmt: skip
 
 
+# A study's own metrics are tested in tests/dynamics/test_metrics.py.
+OWN = {m.name for m in METRICS} - {m.name for m in DYNAMICS_METRICS}
+
+
 def test_a_full_run_has_every_metric_of_the_registry_and_no_other() -> None:
     rows = FULL.rows()
-    assert {r["metric"] for r in rows} == set(BY_NAME)
+    assert {r["metric"] for r in rows} == OWN
     valued = {r["metric"] for r in rows if r["scope"] == "overall" and r["value"] is not None}
-    assert valued == set(BY_NAME)
+    assert valued == OWN
 
 
 def test_every_row_has_unit_and_direction_of_its_metric_and_belongs_where_it_should() -> None:
@@ -170,7 +174,7 @@ def test_every_row_has_unit_and_direction_of_its_metric_and_belongs_where_it_sho
 
 def test_a_metric_exists_at_every_checkpoint_or_once() -> None:
     overall = [r for r in FULL.rows() if r["scope"] == "overall"]
-    for m in METRICS:
+    for m in (m for m in METRICS if m.name in OWN):
         revisions = [r["revision"] for r in overall if r["metric"] == m.name]
         assert revisions == ([f"step{i}" for i in range(4)] if m.per_revision else [""])
 
