@@ -395,6 +395,29 @@ def test_one_seed_of_one_size_is_enough(tmp_path: Path) -> None:
     assert not {"dynamics-size", "dynamics-distribution", "dynamics-tuning"} & ids
 
 
+def test_one_seed_has_no_interval_and_the_page_says_so(tmp_path: Path) -> None:
+    plan = Plan(sizes=(512,), seeds=1, others=False, patched=False, tuned=False)
+    found = page_of(build_study(tmp_path / "run", plan))
+    cards = {c.attributes["data-metric"]: c.text for c in found.all("article")}
+    assert "no interval: one seed" in cards["dynamics.plateau_end"]
+    assert "95 % interval" not in cards["dynamics.plateau_end"]
+    assert "no interval: one seed" in found.one("section", id="dynamics").text
+
+
+def test_the_loss_axis_leaves_room_for_what_happens_at_the_baseline() -> None:
+    run = run_row("n512.uniform", 0, 512, 100)
+    late = run_row("n512.uniform", 1, 512, 100)
+    losses = [(run, 0, 40.0), (run, 20, 3.6), (run, 100, 5.0), (late, 50, 9.0), (late, 100, 4.0)]
+    rows_ = [
+        {"dynamics_run": r["dynamics_run"], "step": step, "loss_nats": loss}
+        for r, step, loss in losses
+    ]
+    moments = {(run["dynamics_run"], "t1"): {"value": 20.0, "reason": None}}
+    made = Study({r["dynamics_run"]: r for r in (run, late)}, rows_, (), moments, (), ())
+    # 40 is before t1, and 9 before the end of a run that has no t1.
+    assert made.settled_loss() == 5.0
+
+
 def test_names_from_the_tables_are_never_markup(tmp_path: Path) -> None:
     plan = dataclasses.replace(Plan(sizes=(512,), seeds=1, others=False), name=EVIL)
     run = RunStore(tmp_path / "run")

@@ -112,6 +112,25 @@ class Study:
         known = [v for v in found if v is not None]
         return median(known) if known else None
 
+    def settled_loss(self) -> float:
+        """The largest loss from t1 on (at the end, of runs that have no t1), in nats.
+
+        What a model pays before it knows the values can be ten times as much, and would leave no
+        room for what happens at the baseline.
+        """
+        found = [0.0]
+        for r in self.evaluations:
+            run = self.runs[r["dynamics_run"]]
+            start = self.value(r["dynamics_run"], "t1")
+            if run["kind"] != _TUNED and r["step"] >= (run["steps"] if start is None else start):
+                found.append(r["loss_nats"])
+        return max(found)
+
+    def populations(self, *kinds: str) -> list[str]:
+        """Names of the populations that runs of these kinds measured, in the order of reading."""
+        found = {r["population"] for r in self.evaluations if self._kind(r) in kinds}
+        return [words for population, words in POPULATIONS.items() if population in found]
+
     def highest(self, number: str) -> float:
         """The largest value of a column of the evaluations; 0 where there is none."""
         return max((r[number] for r in self.evaluations if r[number] is not None), default=0.0)

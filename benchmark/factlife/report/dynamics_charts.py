@@ -74,18 +74,21 @@ def learning(
     Args:
         names: of the series, with their colours.
         phases: shade the phases and write the moments.
-        baseline: draw the level of the rows of kind `baseline`.
+        baseline: draw the level of the rows of kind `baseline`, and cut off what lies above the
+            chart.
     """
     place = _x(axis)
     y = alt.Y("value:Q", title=scale.title, scale=_y(scale), axis=_value_axis(scale))
     colour = _series(names, colours)
     base = alt.Chart()
     measured = base.transform_filter(_is("kind", "eval"))
-    line = measured.transform_filter(_is("apart", False)).mark_line(strokeWidth=1.7, opacity=0.85)
+    line = measured.transform_filter(_is("apart", False)).mark_line(
+        strokeWidth=1.7, opacity=0.85, clip=baseline
+    )
     level = base.transform_filter(_is("kind", "baseline")).mark_rule(
         color=variable("ink"), strokeDash=[5, 4], strokeWidth=1.4
     )
-    points = measured.mark_point(filled=True, size=16, opacity=1)
+    points = measured.mark_point(filled=True, size=16, opacity=1, clip=baseline)
     layers = [
         *(_shading() if phases else []),
         *_breaks(axis),

@@ -99,12 +99,16 @@ def learning(view: View) -> Section | None:
         return None
     conditions = s.of_kind("scratch", "patched")
     names, tones = [KNOWN, UNSEEN], [TONES[KNOWN], TONES[UNSEEN]]
-    nats = _from_zero(Scale("loss of a value (nats)", ".1f", ".3f"), s.highest("loss_nats"))
+    level = max(r["baseline_nats"] for r in s.runs.values())
+    nats = _from_zero(
+        Scale("loss of a value (nats)", ".1f", ".3f"), max(1.5 * level, s.settled_loss())
+    )
     figures = [
         _curve(
             s, "dynamics-loss", "Loss on a person's values",
             "A thin line a seed. Shading, and the moments t1, t2 and onset, are medians over "
-            "seeds; onset is where the loss on people never seen rises above the baseline.",
+            "seeds; onset is where the loss on people never seen rises above the baseline. What a "
+            "model pays before it knows the values may lie above the chart.",
             "loss_nats", nats, names, tones, conditions,
         ),
         _curve(

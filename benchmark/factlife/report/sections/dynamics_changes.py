@@ -12,7 +12,7 @@ from factlife.report.dynamics import Study, study
 from factlife.report.figures import Figure, Key, Panel, variable
 from factlife.report.html import Html, h, join
 from factlife.report.sections.base import Section, paragraphs
-from factlife.report.sections.dynamics import OLD, TAUGHT, TONES, UNSEEN
+from factlife.report.sections.dynamics import OLD, TAUGHT, TONES
 from factlife.report.tables import estimate, table
 from factlife.report.view import Row, View
 
@@ -53,7 +53,7 @@ def fine_tuning(view: View) -> Section | None:
 def _curves(s: Study, conditions: Sequence[str]) -> Figure:
     axis = s.tuning_axis
     assert axis is not None  # the section would not be there
-    names = [OLD, TAUGHT, UNSEEN]
+    names = s.populations("fine_tuned")
     tones = [TONES[n] for n in names]
     return Figure(
         "dynamics-tuning-accuracy",

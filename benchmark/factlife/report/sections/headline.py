@@ -91,6 +91,8 @@ def card(view: View, metric: Metric, row: Row | None, parts: Mapping[str, str]) 
 
 
 def _between(row: Row, name: str) -> Html:
+    if str(row["interval_method"]).startswith("none: "):
+        return h("p", f"no interval: {row['interval_method'][6:]}", class_="between")
     label, word = ("reached between", "and") if row["unit"] == "tokens" else (name, "to")
     span = text.interval(row["ci_low"], row["ci_high"], row["unit"], word)
     return h("p", f"{label} {span}", class_="between", title=row["interval_method"])
