@@ -418,6 +418,26 @@ def test_held_out_people_are_never_drawn_in_training_nor_in_fine_tuning() -> Non
     assert seen == set(range(made.n)) - held
 
 
+@settings(max_examples=20, deadline=None)
+@given(
+    seed=st.integers(0, 2**32),
+    n=st.integers(2, 40),
+    unseen=st.integers(1, 20),
+    names=st.sampled_from([None, (4, 4, 4)]),
+    alpha=st.floats(0, 1),
+)
+def test_no_name_of_a_held_out_person_is_in_the_training_text(
+    seed: int, n: int, unseen: int, names: tuple[int, int, int] | None, alpha: float
+) -> None:
+    # With 4 x 4 x 4 names, known and held-out people share most of their single names.
+    made = Population.make(n, seed, unseen=unseen, names=names, attributes=PILOT[:2])
+    sampler, rng = Sampler(PowerLaw(n, alpha)), _rng(seed)
+    people = np.concatenate([sampler.people(step, 2, rng) for step in range(3 * n)])
+    text = "\n".join(texts(made, draw(made, people, rng)))
+    assert not any(made.full_name(int(i)) in text for i in made.unseen)
+    assert all(made.full_name(int(i)) in text for i in people)
+
+
 class _Edges:
     """A generator whose uniform draws are the ends of [0, 1)."""
 
