@@ -201,8 +201,8 @@ class PatchedModel(nn.Module):
 @torch.no_grad()
 def attended(
     model: nn.Module, input_ids: Int64[Tensor, "b c"]
-) -> tuple[Float[Tensor, "b c v"], Sequence[Pattern]]:
-    """Logits and the pattern of each layer, from one forward.
+) -> tuple[Float[Tensor, "_ _ v"], Sequence[Pattern]]:
+    """Logits (at every position, unless a hook picks some) and the pattern of each layer.
 
     A `PatchedModel` hands out the patterns that it uses.
     """

@@ -163,7 +163,7 @@ def make_material(
     encoder = Encoder(
         population, lambda text: tokenizer(text, add_special_tokens=False).input_ids, pad=int(fill)
     )
-    taught = make_panel(encoder, "taught", population.new, max(1, settings.eval_people // 2), 1)
+    taught = make_panel(encoder, "taught", population.new, max(1, settings.eval_people * 3 // 8), 1)
     return Material(tuple(prompts[i] for i in right), tuple(replay), population, encoder, taught)
 
 
@@ -224,7 +224,7 @@ class MaterialSource:
         rows = [m.replay[i][rng.integers(len(m.replay[i]))] for i in drawn[drawn < self._n_old]]
         if len(people):
             made = m.encoder.biographies(people, rng)
-            rows += [tuple(r[:k]) for r, k in zip(made.ids, made.lengths, strict=True)]
+            rows += [tuple(r[:k].tolist()) for r, k in zip(made.ids, made.lengths, strict=True)]
         padded = pad(rows, "right", torch.device("cpu"), m.encoder.pad)
         return Batch(padded.ids, padded.ids.masked_fill(padded.mask == 0, NO_LOSS))
 
