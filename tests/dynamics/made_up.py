@@ -78,8 +78,8 @@ class Tables:
             ]
         for kind, value in (("attention", attention), ("mlp", mlp)):
             self.evaluations += [
-                evaluation(spec.name, max(old), p, restored=kind, accuracy=value)
-                for p in ("old", "taught")
+                evaluation(spec.name, max(old), p, restored=kind, accuracy=v)
+                for p, v in (("old", value), ("taught", value / 2))
             ]
 
     def arrow(self) -> dict[str, pa.Table]:

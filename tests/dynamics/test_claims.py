@@ -165,6 +165,26 @@ def test_a_patched_run_that_never_leaves_the_plateau_counts_against_patching() -
     assert row["value"] == pytest.approx(4000 / 400, rel=0.1) and row["holds"] == "no"
 
 
+@pytest.mark.parametrize(
+    ("step", "counts"), [(10, {"C4"}), (100, set()), (1000, {"C3"})],
+    ids=["before t1", "on the plateau", "after t2"],
+)  # fmt: skip
+def test_patterns_count_as_early_before_t1_and_as_late_after_t2(
+    step: int, counts: set[str]
+) -> None:
+    t = Tables()
+    patched = replace(
+        BASE, condition=f"n4096.patched.r{step}", kind="patched", parent="n4096.uniform",
+        reference_step=step,
+    )  # fmt: skip
+    for s in seeds(BASE):
+        t.learned(s, 30, 400 + s.seed)
+    for s in seeds(patched):
+        t.learned(s, 30, 200)
+    rows = judged(t)
+    assert {c for c in ("C3", "C4") if any("patterns" in r["number"] for r in rows[c])} == counts
+
+
 def test_a_celebrity_study_without_rare_people_says_nothing_of_them() -> None:
     t = Tables()
     for s in seeds(TUNING):

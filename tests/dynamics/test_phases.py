@@ -148,7 +148,8 @@ def test_without_a_plateau_t2_follows_t1_at_once() -> None:
 
 
 def test_a_plateau_is_twice_as_long_as_the_way_to_it() -> None:
-    assert detect([0, 10, 20, 30, 40, 50, 60], [9, 4, 1, 1, 1, 1, 1], [4] * 7, B).ratio == 2.0
+    found = detect([0, 10, 20, 30, 40, 50, 60], [9, 4, 1, 1, 1, 1, 1], [4] * 7, B)
+    assert found.ratio == 2.0 and found.plateau is True
     found = detect([0, 10, 19, 30, 40, 50, 60], [9, 4, 1, 1, 1, 1, 1], [4] * 7, B)
     assert found.ratio == 1.9 and found.plateau is False
     at_once = detect([0, 10, 20, 30], [4, 4, 4, 4], [4] * 4, B)
