@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 from tests.dynamics.small import SMALL, profile
+from tests.training.small import tiny_reference
 from typer.testing import CliRunner
 
 from factlife.cli import app
-from factlife.config import load_profile
+from factlife.config import Recall, load_profile
 from factlife.errors import UsageError
 from factlife.result import load_result
+from factlife.runner import demo as demos
 from factlife.runner import dynamics as runner
 from factlife.runner.dynamics import (
     Shape,
@@ -29,6 +31,7 @@ from factlife.runner.progress import Silent
 from factlife.runner.score import score_run
 from factlife.runner.validate import validate
 from factlife.store import RunStore
+from factlife.training import train_series
 
 TOML = """
 name = "small"
@@ -192,6 +195,32 @@ def test_models_are_trained_beside_what_a_folder_holds(tmp_path: Path) -> None:
     score_run(tmp_path)
     with pytest.raises(UsageError, match="no such run folder"):
         train_beside(more, tmp_path / "none", Silent())
+
+
+def test_the_demo_has_a_stage_of_its_own_for_the_track(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def series(out: Path, **_: Any) -> Path:
+        return train_series(out, tiny_reference(4), device="cpu")
+
+    tiny = replace(
+        profile(replace(SMALL, seeds=1, names=(64, 64, 64))),
+        tracks=("recall", "dynamics"),
+        recall=Recall(templates="source", generation="none"),
+    )
+    monkeypatch.setattr(demos, "train_reference_series", series)
+    monkeypatch.setattr(demos, "load_profile", lambda _: tiny)
+    made = demos.demo(tmp_path / "demo", arch="gpt2", seed=0, command="x", progress=Silent())
+    stages = {s.name: s for s in made.stages}
+    assert stages["dynamics"].budget == 60 and stages["dynamics"].seconds > 0
+    assert stages["dynamics"].detail == "1 models trained, 0 kept from before"
+    (row,) = RunStore(tmp_path / "demo").read("dynamics_runs").to_pylist()
+    assert row["arch"] == "gpt2"
+    claims = RunStore(tmp_path / "demo").read("dynamics_claims").to_pylist()
+    assert {c["scope"] for c in claims} == {"scratch", "series"}
+    assert validate(tmp_path / "demo")["metrics"]["dynamics.final_loss"]["value"] is not None
+    again = demos.demo(tmp_path / "demo", arch="gpt2", seed=0, command="x", progress=Silent())
+    assert again.result["metrics"] == made.result["metrics"]
 
 
 def test_a_study_without_a_finished_run_cannot_be_scored(
