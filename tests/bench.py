@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.table import Table
-from tests import bench_circuits, bench_injection, bench_series
+from tests import bench_circuits, bench_dynamics, bench_injection, bench_series
 from tests.tiny import byte_level_tokenizer
 from transformers import AutoModelForCausalLM, Olmo2Config
 from transformers.utils import logging as transformers_logging
@@ -137,6 +137,7 @@ def main() -> int:
         table.add_column(heading)
     found = run() + bench_circuits.run(compare, Ratio) + bench_series.run(compare, Ratio)
     found += bench_injection.run(compare, Ratio, bench_model())
+    found += bench_dynamics.run(compare, Ratio)
     for r in found:
         low, high = min(r.ratios), max(r.ratios)
         ratio = f"{statistics.median(r.ratios):.2f} ({low:.2f} to {high:.2f})"

@@ -17,7 +17,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from factlife import config
-from factlife.config import TRACKS, Injection, Profile, load_profile, parse_profile, profile_names
+from factlife.config import (
+    TRACKS,
+    Dynamics,
+    Injection,
+    Profile,
+    load_profile,
+    parse_profile,
+    profile_names,
+)
 from factlife.errors import UsageError
 
 EXACT = settings(derandomize=True, database=None, deadline=None, max_examples=100)
@@ -204,7 +212,8 @@ def leaves(cls: Any, place: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, .
 
 
 BASE = Profile("x", tracks=TRACKS)  # what belongs to a track counts only where it runs
-LEAVES = dict(leaves(Profile))
+# The fields of the dynamics track hang together: those are changed in a test of their own.
+LEAVES = {p: f for p, f in leaves(Profile) if p[0] != "dynamics"}
 
 
 def changed(profile: Any, place: tuple[str, ...]) -> Any:
@@ -247,6 +256,19 @@ def test_every_field_but_execution_changes_the_protocol(place: tuple[str, ...]) 
     assert other != BASE
     same = other.protocol_hash(DATA) == BASE.protocol_hash(DATA)
     assert same == (place[0] == "execution")
+
+
+def test_the_dynamics_track_is_in_the_protocol_only_where_it_is_run() -> None:
+    with_it = dataclasses.replace(BASE, tracks=("recall", "dynamics"))
+    names = {f.name: f for f in dataclasses.fields(Dynamics)}
+    hashes = {with_it.protocol_hash(DATA)}
+    for name in ("attributes", "values", "held_out", "arch", "width", "fine_tune_lr", "new_people"):
+        changed = {name: another(names[name], getattr(BASE.dynamics, name))}
+        other = dataclasses.replace(BASE.dynamics, **changed)
+        hashes.add(dataclasses.replace(with_it, dynamics=other).protocol_hash(DATA))
+        silent = dataclasses.replace(BASE, dynamics=other)
+        assert silent.protocol_hash(DATA) == BASE.protocol_hash(DATA)
+    assert len(hashes) == 8
 
 
 def test_the_data_changes_the_protocol_and_its_order_does_not() -> None:

@@ -50,9 +50,11 @@ app = typer.Typer(
 datasets_app = typer.Typer(no_args_is_help=True, help="Build and validate the data sets.")
 series_app = typer.Typer(no_args_is_help=True, help="Look at a checkpoint series.")
 leaderboard_app = typer.Typer(no_args_is_help=True, help="Build the leaderboard.")
+study_app = typer.Typer(no_args_is_help=True, help="Studies: never needed for a row of the board.")
 app.add_typer(series_app, name="series")
 app.add_typer(datasets_app, name="datasets")
 app.add_typer(leaderboard_app, name="leaderboard")
+app.add_typer(study_app, name="study")
 
 console = Console(stderr=True)
 
@@ -371,46 +373,55 @@ def plan_command(
         _show_plan(made)
 
 
-@app.command("study")
-@guarded
-def study_command(
-    what: Annotated[str, typer.Argument(metavar="STUDY", help="spacing, frequency, batch or lr.")],
-    series: SeriesArgument,
-    profile: ProfileOption = "standard",
-    start: StartOption = None,
-    out: OutOption = None,
-    device: DeviceOption = None,
-    batch_tokens: BatchOption = None,
-    background: BackgroundOption = None,
-    corpus: CorpusOption = None,
-    trust_remote_code: TrustOption = False,
-    allow_pickle_weights: PickleOption = False,
-    offline: OfflineOption = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Vary one thing of the injection track; a run folder of its own, never ranked."""
-    from factlife.config import check_choice
+def _study_of(what: str, doc: str) -> None:
+    """Add `factlife study WHAT`: one thing of the injection track varied."""
 
-    check_choice(what, ("spacing", "frequency", "batch", "lr"), "study")
-    runner, injection = models("factlife.runner.run"), models("factlife.runner.injection")
+    @study_app.command(what, help=doc)
+    @guarded
+    def study_command(
+        series: SeriesArgument,
+        profile: ProfileOption = "standard",
+        start: StartOption = None,
+        out: OutOption = None,
+        device: DeviceOption = None,
+        batch_tokens: BatchOption = None,
+        background: BackgroundOption = None,
+        corpus: CorpusOption = None,
+        trust_remote_code: TrustOption = False,
+        allow_pickle_weights: PickleOption = False,
+        offline: OfflineOption = False,
+        as_json: JsonOption = False,
+    ) -> None:
+        runner, injection = models("factlife.runner.run"), models("factlife.runner.injection")
+        base = _injecting(_profile(profile, None, device, batch_tokens), background, corpus, None)
+        resolved = injection.study_of(base, what, start or ())
+        opened = injection.only_starts(find_series(series, offline), resolved)
+        settings = runner.Options(trust_remote_code, allow_pickle_weights, (), _command())
+        root = out or runner.default_out(opened, resolved)
+        with Drawn() as progress:
+            outcome = runner.run(opened, resolved, root, settings, progress)
+        if not outcome.follower:
+            _finish_study(root, outcome.injected, as_json)
+
+
+def _finish_study(root: Path, done: Any, as_json: bool) -> None:
     from factlife.runner.score import score_and_report
 
-    base = _injecting(_profile(profile, None, device, batch_tokens), background, corpus, None)
-    resolved = injection.study_of(base, what, start or ())
-    opened = injection.only_starts(find_series(series, offline), resolved)
-    settings = runner.Options(trust_remote_code, allow_pickle_weights, (), _command())
-    root = out or runner.default_out(opened, resolved)
-    with Drawn() as progress:
-        outcome = runner.run(opened, resolved, root, settings, progress)
-    if outcome.follower:
-        return
     result = score_and_report(root)
-    done = outcome.injected
     console.print(f"{len(done.measured)} injection runs, {len(done.reused)} kept from before")
     if as_json:
         _print_json({"run": str(root), "report": str(root / "report.html"), "result": result})
     else:
         print(root)
+
+
+for _what, _doc in (
+    ("spacing", "Inject the same number of times at several spacings."),
+    ("frequency", "Inject some passages more often than others, over orders of magnitude."),
+    ("batch", "Vary the batch at a fixed injected share and fixed tokens."),
+    ("lr", "Vary the learning rate."),
+):
+    _study_of(_what, _doc)
 
 
 @app.command("audit")
@@ -669,6 +680,50 @@ def datasets_validate(
     print(f"{root}: valid")
 
 
+@study_app.command("dynamics")
+@guarded
+def study_dynamics(
+    size: Annotated[
+        str, typer.Option(help="demo, cpu, published, or a profile's path ending in .toml.")
+    ] = "cpu",
+    arch: Annotated[
+        str | None,
+        typer.Option(help="olmo2, llama, gpt_neox, gpt2, or a model folder whose shape is taken."),
+    ] = None,
+    width: Annotated[int | None, typer.Option(min=1, help="Scale to this width.")] = None,
+    depth: Annotated[int | None, typer.Option(min=1, help="Scale to so many layers.")] = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="Runs of each condition.")] = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Say what would be trained, in FLOPs; train nothing.")
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="Run folder; default: runs/studies/PROFILE-ARCH-HASH.")
+    ] = None,
+    device: DeviceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Train models on biographies from scratch and judge claims C1 to C11; resumable."""
+    runner = models("factlife.runner.dynamics")
+    profile = runner.study_profile(size, runner.Shape(arch, width, depth, seeds))
+    if device is not None:
+        profile = replace(profile, execution=replace(profile.execution, device=device))
+    root = out or runner.default_study_out(profile)
+    if plan:
+        _show_study_plan(runner.plan_study(profile, root), as_json)
+        return
+    from factlife.runner.score import score_and_report
+
+    with Drawn() as progress:
+        done = runner.study(profile, root, _command(), progress)
+    result = score_and_report(root)
+    console.print(f"{len(done.trained)} runs trained, {len(done.reused)} kept from before")
+    _show_dynamics_claims(root)
+    if as_json:
+        _print_json({"run": str(root), "report": str(root / "report.html"), "result": result})
+    else:
+        print(root)
+
+
 @leaderboard_app.command("build")
 @guarded
 def leaderboard_build(
@@ -749,6 +804,34 @@ def _show_demo(made: Demo) -> None:
     table.add_row("all", f"{budget:.0f}", f"{total:.1f}", "")
     console.print(table)
     _show_metrics(made.result)
+
+
+def _show_study_plan(made: Any, as_json: bool) -> None:
+    if as_json:
+        _print_json(asdict(made))
+        return
+    table = Table(title=f"{made.profile}: {len(made.runs)} runs", title_justify="left")
+    for heading in ("run", "steps", "tokens", "FLOPs", "finished"):
+        table.add_column(heading, justify="left" if heading in ("run", "finished") else "right")
+    for r in made.runs:
+        finished = "yes" if r.finished else "no"
+        table.add_row(r.name, f"{r.steps:,}", f"{r.tokens:,}", f"{r.flops:.2e}", finished)
+    out = _wide()
+    out.print(table)
+    out.print(f"{made.parameters:,} parameters, {made.flops:.2e} FLOPs for what is not finished")
+
+
+def _show_dynamics_claims(root: Path) -> None:
+    from factlife.store import RunStore
+
+    table = Table(title="Claims", title_justify="left")
+    for heading in ("claim", "verdict", "number", "value", "interval", "seeds"):
+        table.add_column(heading)
+    for r in RunStore.existing(root).read("dynamics_claims").to_pylist():
+        span = "" if r["ci_low"] is None else f"{_short(r['ci_low'])} … {_short(r['ci_high'])}"
+        value = (r["reason"] or "") if r["value"] is None else _short(r["value"])
+        table.add_row(r["claim"], r["verdict"], r["number"], value, span, str(r["n"]))
+    console.print(table)
 
 
 def _show_metrics(result: dict[str, Any]) -> None:

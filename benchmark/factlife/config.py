@@ -22,7 +22,7 @@ from factlife.store import sha256_json
 
 T = TypeVar("T")
 
-TRACKS = ("recall", "circuits", "injection")
+TRACKS = ("recall", "circuits", "injection", "dynamics")
 
 
 def one_of(*allowed: str, default: str) -> Any:
@@ -165,6 +165,91 @@ class Injection:
 
 
 @dataclass(frozen=True)
+class Dynamics:
+    """The dynamics track: populations, model, training, and what is varied.
+
+    Attributes:
+        people: sizes of the populations that models are trained on from scratch, none to many.
+        steps: training steps of each size.
+        attributes: attributes of a person, from the data set's list.
+        values: values of an attribute; 0: the data set's full lists.
+        names: sizes of the lists of first, middle and last names; none: the data set's full lists.
+        held_out: people who are measured and never trained on.
+        seeds: runs of each condition; the population is the same in all of them.
+        arch, layers, width, heads, ffn: of the model (see `training.models.ModelShape`).
+        evaluations: evaluations of a run, log-spaced in steps.
+        eval_people: people of each population that are measured.
+        distribution_size: size at which `alphas`, warm-up, celebrities and groups are run; 0: none.
+        alphas: exponents of the power law, 0 to 1; 0 is the uniform run.
+        warm_up_people, warm_up_steps: the warm-up shows so many people for so many steps; 0: none.
+        celebrities, celebrity_weight: so many people are drawn so many times as often; 0: none.
+        groups: the population is shown in so many groups, one after another; 0: not run.
+        patch_size: size at which attention patching is run; 0: none.
+        patch_references: steps r of the reference run whose patterns are taken.
+        patch_from: step s from which they are.
+        fine_tune_size: size whose final models are fine-tuned; 0: none.
+        new_people: people of a fine-tuning, never seen before.
+        fine_tune_steps, fine_tune_lr: at a constant rate.
+        replay_weights: weights w of an old person in the fine-tuning text; 0: no replay.
+    """
+
+    people: tuple[int, ...] = ()
+    steps: tuple[int, ...] = ()
+    attributes: int = at_least(1, 4, below=7)
+    values: int = at_least(0, 32)
+    names: tuple[int, ...] = (64, 64, 64)
+    held_out: int = at_least(1, 256)
+    seeds: int = at_least(1, 1)
+    arch: str = one_of("olmo2", "llama", "gpt_neox", "gpt2", default="llama")
+    layers: int = at_least(1, 2)
+    width: int = at_least(1, 128)
+    heads: int = at_least(1, 4)
+    ffn: int = at_least(1, 384)
+    batch_rows: int = at_least(1, 32)
+    peak_lr: float = at_least(0, 2e-3)
+    evaluations: int = at_least(8, 40)
+    eval_people: int = at_least(1, 64)
+    distribution_size: int = at_least(0, 0)
+    alphas: tuple[float, ...] = ()
+    warm_up_people: int = at_least(0, 0)
+    warm_up_steps: int = at_least(0, 0)
+    celebrities: int = at_least(0, 0)
+    celebrity_weight: float = at_least(1, 8.0)
+    groups: int = at_least(0, 0)
+    patch_size: int = at_least(0, 0)
+    patch_references: tuple[int, ...] = ()
+    patch_from: int = at_least(0, 0)
+    fine_tune_size: int = at_least(0, 0)
+    new_people: int = at_least(1, 64)
+    fine_tune_steps: int = at_least(1, 60)
+    fine_tune_lr: float = at_least(0, 5e-4)
+    replay_weights: tuple[float, ...] = (0.0,)
+
+    def __post_init__(self) -> None:
+        if len(self.people) != len(self.steps):
+            raise UsageError(
+                f"dynamics: {len(self.people)} sizes in people but {len(self.steps)} in steps; "
+                "give each size its steps"
+            )
+        for name in ("distribution_size", "patch_size", "fine_tune_size"):
+            if (size := getattr(self, name)) and size not in self.people:
+                raise UsageError(
+                    f"dynamics: {name} {size} is not one of people {list(self.people)}"
+                )
+        for size in self.people:
+            if size < self.batch_rows:
+                raise UsageError(
+                    f"dynamics: a batch of {self.batch_rows} is larger than a population of "
+                    f"{size}; lower batch_rows or raise people"
+                )
+        for alpha in self.alphas:
+            if not 0 <= alpha <= 1:
+                raise UsageError(f"dynamics: alpha {alpha:g} is outside 0 to 1")
+        if any(w < 0 for w in self.replay_weights):
+            raise UsageError("dynamics: replay_weights holds a weight below 0")
+
+
+@dataclass(frozen=True)
 class Intervals:
     """How intervals are made."""
 
@@ -194,12 +279,13 @@ class Profile:
     version: int = at_least(0, 1)
     ranked: bool = False
     badge: str = ""
-    tracks: tuple[str, ...] = ("recall",)
+    tracks: tuple[str, ...] = ("recall", "circuits")
     selection: Selection = Selection()
     model: Model = Model()
     recall: Recall = Recall()
     circuits: Circuits = Circuits()
     injection: Injection = Injection()
+    dynamics: Dynamics = Dynamics()
     intervals: Intervals = Intervals()
     execution: Execution = Execution()
 
@@ -207,7 +293,7 @@ class Profile:
         """What goes into the protocol hash: all but `[execution]` and tracks that do not run."""
         values = dataclasses.asdict(self)
         del values["execution"]
-        for track in ("circuits", "injection"):
+        for track in ("circuits", "injection", "dynamics"):
             if track not in self.tracks:
                 del values[track]
         return {k: _as_json(v) for k, v in values.items()}

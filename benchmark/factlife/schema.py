@@ -669,6 +669,232 @@ TRAINING_LOG = Table(
     ),
 )
 
+_RUN = Column("dynamics_run", pa.string(), "name of the dynamics run: condition and seed")
+_POPULATION = Column(
+    "population",
+    pa.string(),
+    "people measured: known (trained on), held_out (never seen), old (known before the "
+    "fine-tuning), taught (fine-tuned on)",
+)
+
+DYNAMICS_RUNS = Table(
+    name="dynamics_runs",
+    version=1,
+    grain="one training run on biographies, from scratch or fine-tuned",
+    key=("dynamics_run",),
+    partitions=("dynamics_run",),
+    columns=(
+        _RUN,
+        Column("condition", pa.string(), "what is varied; runs of one condition differ in seed"),
+        Column("kind", pa.string(), "scratch, patched, or fine_tuned"),
+        Column("seed", pa.int64(), "of weights and of every draw of text"),
+        Column("arch", pa.string(), "architecture: Hugging Face model type"),
+        Column("layers", pa.int32(), "transformer blocks", "count"),
+        Column("width", pa.int32(), "of the residual stream", "count"),
+        Column("heads", pa.int32(), "attention heads a layer", "count"),
+        Column("n_parameters", pa.int64(), "parameters, tied ones once", "count"),
+        Column("n_people", pa.int64(), "people trained on; of a fine-tuning: old people", "people"),
+        Column("n_held_out", pa.int64(), "people measured but never trained on", "people"),
+        Column("n_attributes", pa.int32(), "attributes of a person", "count"),
+        Column(
+            "baseline_nats",
+            pa.float64(),
+            "loss of knowing the values but not the people: mean over attributes of the "
+            "empirical entropy of their values",
+            "nats",
+        ),
+        Column("uniform_nats", pa.float64(), "mean over attributes of ln(values)", "nats"),
+        Column(
+            "distribution", pa.string(), "uniform, power_law, celebrities, warm_up, or groups"
+        ),
+        Column("alpha", pa.float64(), "exponent of the power law", nullable=True),
+        Column("celebrities", pa.int64(), "people drawn more often", "people", nullable=True),
+        Column(
+            "celebrity_weight", pa.float64(), "how many times as often", "ratio", nullable=True
+        ),
+        Column("warm_up_people", pa.int64(), "people of the warm-up", "people", nullable=True),
+        Column("warm_up_steps", pa.int64(), "steps of the warm-up", "steps", nullable=True),
+        Column("groups", pa.int32(), "groups shown one after another", "count", nullable=True),
+        Column("steps", pa.int64(), "optimiser steps", "steps"),
+        Column("batch_rows", pa.int32(), "biographies a step", "count"),
+        Column("context", pa.int32(), "tokens of a row, padding included", "tokens"),
+        Column("peak_lr", pa.float64(), "learning rate after the warm-up"),
+        Column("tokens", pa.int64(), "tokens trained on, padding included", "tokens"),
+        Column(
+            "parent",
+            pa.string(),
+            "run (or revision) that a fine-tuning began from, or that patterns were taken from",
+            nullable=True,
+        ),
+        Column(
+            "reference_step", pa.int64(), "step r of the parent's patterns", "steps", nullable=True
+        ),
+        Column("patch_from", pa.int64(), "step s that patching began at", "steps", nullable=True),
+        Column("material", pa.string(), "people fine-tuned on: new or rare", nullable=True),
+        Column("n_taught", pa.int64(), "people fine-tuned on", "people", nullable=True),
+        Column("replay_weight", pa.float64(), "weight w of an old person", "ratio", nullable=True),
+        Column(
+            "replay_share", pa.float64(), "expected share of old people in the text", "share",
+            nullable=True,
+        ),
+    ),
+)  # fmt: skip
+
+BIOGRAPHY_EVAL = Table(
+    name="biography_eval",
+    version=1,
+    grain="dynamics run x step x population (x weights restored)",
+    key=("dynamics_run", "step", "population", "restored"),
+    partitions=("dynamics_run",),
+    columns=(
+        _RUN,
+        Column("step", pa.int64(), "optimiser steps done", "steps"),
+        _POPULATION,
+        Column(
+            "restored",
+            pa.string(),
+            "weights put back to those before the fine-tuning: none, attention, or mlp",
+        ),
+        Column("n_people", pa.int32(), "people measured, with templates they are not trained on"),
+        Column(
+            "loss_nats",
+            pa.float64(),
+            "summed loss of a value's tokens, mean over people, then attributes",
+            "nats",
+        ),
+        Column(
+            "accuracy",
+            pa.float64(),
+            "share of values whose every token is the argmax under teacher forcing",
+            "share",
+        ),
+        Column(
+            "top_probability",
+            pa.float64(),
+            "mean probability of the most probable next token where a value begins",
+            "probability",
+        ),
+        Column(
+            "entropy_nats", pa.float64(), "mean entropy of the next token where a value begins",
+            "nats",
+        ),
+        Column(
+            "auroc",
+            pa.float64(),
+            "of held_out: probability that a known value's top probability is the higher one",
+            "AUROC",
+            nullable=True,
+        ),
+    ),
+)  # fmt: skip
+
+ATTENTION_SIGNATURES = Table(
+    name="attention_signatures",
+    version=1,
+    grain="dynamics run x step x population x layer",
+    key=("dynamics_run", "step", "population", "layer"),
+    partitions=("dynamics_run",),
+    columns=(
+        _RUN,
+        Column("step", pa.int64(), "optimiser steps done", "steps"),
+        _POPULATION,
+        Column("layer", pa.int32(), "transformer block, from 0"),
+        Column(
+            "grouping",
+            pa.float64(),
+            "attention from a name's last token to its other tokens, mean over heads and names",
+            "share",
+        ),
+        Column(
+            "extraction",
+            pa.float64(),
+            "attention from where a value begins to the tokens of the name, every mention so far",
+            "share",
+        ),
+        Column(
+            "sharpness",
+            pa.float64(),
+            "entropy of that attention over ln of the tokens it can see; 0 sharp, 1 even",
+            "share",
+        ),
+    ),
+)
+
+SUBJECT_ATTENTION = Table(
+    name="subject_attention",
+    version=1,
+    grain="checkpoint x layer",
+    key=("revision", "layer"),
+    partitions=("stage", "step"),
+    columns=(
+        _REVISION,
+        _STAGE,
+        _STEP,
+        Column("layer", pa.int32(), "transformer block, from 0; -1 where nothing was measured"),
+        Column(
+            "mass",
+            pa.float64(),
+            "attention from where the answer begins to the subject's tokens, mean over heads, "
+            "then facts",
+            "share",
+            nullable=True,
+        ),
+        Column(
+            "sharpness",
+            pa.float64(),
+            "entropy of that attention over ln of the tokens it can see; 0 sharp, 1 even",
+            "share",
+            nullable=True,
+        ),
+        Column("n_facts", pa.int32(), "facts measured, source template", "count"),
+        _REASON,
+    ),
+)
+
+DYNAMICS_SUMMARY = Table(
+    name="dynamics_summary",
+    version=1,
+    grain="dynamics run (or the whole series) x quantity",
+    key=("dynamics_run", "quantity"),
+    columns=(
+        Column("dynamics_run", pa.string(), "name of the dynamics run; `series` for a given one"),
+        Column("quantity", pa.string(), "t1, t2, t2_twin, t_held, and the others of the docs"),
+        Column("value", pa.float64(), "the quantity", nullable=True),
+        Column("unit", pa.string(), "unit of the value"),
+        _REASON,
+    ),
+)
+
+DYNAMICS_CLAIMS = Table(
+    name="dynamics_claims",
+    version=1,
+    grain="claim x scope x number behind it",
+    key=("claim", "scope", "number"),
+    columns=(
+        Column("claim", pa.string(), "C1 to C11"),
+        Column("scope", pa.string(), "scratch (models trained here) or series (given checkpoints)"),
+        Column("number", pa.string(), "what the value is; empty where nothing was measured"),
+        Column("statement", pa.string(), "the claim in one sentence"),
+        Column(
+            "verdict", pa.string(), "of the claim: supported, not supported, undecided, not tested"
+        ),
+        Column("holds", pa.string(), "of this number alone: yes, no, or open"),
+        Column("wanted", pa.string(), "what the claim asks of the number"),
+        Column("value", pa.float64(), "the number", nullable=True),
+        Column("ci_low", pa.float64(), "lower end of the interval", nullable=True),
+        Column("ci_high", pa.float64(), "upper end of the interval", nullable=True),
+        Column("n", pa.int64(), "seeds, or facts of a given series, behind it", "count"),
+        Column("unit", pa.string(), "unit of value and interval"),
+        Column("interval_method", pa.string(), "how the interval was made", nullable=True),
+        _REASON,
+    ),
+)
+
+DYNAMICS_TABLES = (
+    DYNAMICS_RUNS, BIOGRAPHY_EVAL, ATTENTION_SIGNATURES, SUBJECT_ATTENTION, DYNAMICS_SUMMARY,
+    DYNAMICS_CLAIMS,
+)  # fmt: skip
+
 INJECTION_TABLES = (
     INJECTION_RUNS,
     INJECTION_PASSAGES,
@@ -691,6 +917,7 @@ TABLES: Mapping[str, Table] = {
         ROLES,
         TRANSITIONS,
         *INJECTION_TABLES,
+        *DYNAMICS_TABLES,
         SCORES,
     )
 }

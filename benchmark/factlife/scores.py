@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from factlife.circuits import metrics as circuit_metrics
 from factlife.config import Circuits, Intervals, from_mapping
+from factlife.dynamics import metrics as dynamics_metrics
 from factlife.injection import metrics as injection_metrics
 from factlife.recall import metrics as recall_metrics
 from factlife.recall.metrics import Checkpoint
@@ -375,6 +376,57 @@ METRICS: tuple[Metric, ...] = (
     ),
 )  # fmt: skip
 
+_VALUES = "share of values"
+DYNAMICS_METRICS: tuple[Metric, ...] = tuple(
+    Metric(f"dynamics.{name}", title, unit, direction, meaning, headline, per_revision=False)
+    for name, title, unit, direction, meaning, headline in (
+        ("formation", "Plateau reached, t1", "steps", "lower",
+         "Step at which the loss on values has fallen to that of knowing nobody.", False),
+        ("plateau_end", "Plateau left, t2", "steps", "lower",
+         "Step at which the loss on values falls below that of knowing nobody.", False),
+        ("plateau_end_twin", "Known and unseen part", "steps", "lower",
+         "Step at which the loss on known people falls below that on unseen ones.", False),
+        ("hallucination_onset", "Hallucination begins", "steps", "neither",
+         "Step at which the loss on unseen people rises above that of knowing nobody.", False),
+        ("plateau_ratio", "Plateau, t2 / t1", "ratio", "neither",
+         "How many times as long as the way to the plateau the way off it is; 2 makes a plateau.",
+         False),
+        ("circuit_share", "Circuit formed in the plateau", "share of rise", "neither",
+         "Share of the rise of attention to the name that falls into the plateau.", False),
+        ("final_loss", "Loss on values", "nats", "lower",
+         "Loss on the values of people trained on, in wordings they were not trained with.", False),
+        ("final_accuracy", "Accuracy on values", _VALUES, "higher",
+         "Share of values of people trained on that the model names in a new wording.", False),
+        ("held_out_excess", "Excess loss on unseen people", "nats", "lower",
+         "Loss on the values of unseen people beyond that of knowing nobody.", False),
+        ("confidence_gap", "Confidence, known - unseen", "probability", "higher",
+         "Top probability where a value begins, of known people minus unseen ones.", False),
+        ("auroc", "Known against unseen people", "AUROC", "higher",
+         "How well the top probability tells known people from unseen ones.", False),
+        ("grouping", "Name grouping", "share of attention", "neither",
+         "Attention from a name's last token to its others in the first layer.", False),
+        ("extraction", "Extraction", "share of attention", "neither",
+         "Attention from where a value begins to the name, in the layer that has most.", False),
+        ("sharpness", "Evenness of attention", "share of maximum", "neither",
+         "Entropy of that attention; 0 looks at one token, 1 evenly at all.", False),
+        ("plateau_exponent", "Plateau over population", "exponent", "neither",
+         "Slope of the logarithm of t2 over that of the number of people.", False),
+        ("lose10", "A tenth of the old lost", "steps", "higher",
+         "Fine-tuning steps on new people until a tenth of the old accuracy is lost.", False),
+        ("gain50", "Half of the new learned", "steps", "lower",
+         "Fine-tuning steps until half of the new people's values are known.", False),
+        ("old_min", "Lowest old accuracy", _VALUES, "higher",
+         "Lowest accuracy on old facts while new people are learned.", False),
+        ("corruption", "Corruption", "share of old accuracy", "lower",
+         "Share of the old accuracy that is lost, at most, while new people are learned.", True),
+        ("recovered_attention", "Back with the old attention", "share of what was lost", "neither",
+         "Share of the lost old accuracy that comes back with the old attention weights.", False),
+        ("recovered_mlp", "Back with the old FFNs", "share of what was lost", "neither",
+         "Share of the lost old accuracy that comes back with the old FFN weights.", False),
+    )
+)  # fmt: skip
+METRICS = (*METRICS, *DYNAMICS_METRICS)
+
 BY_NAME: Mapping[str, Metric] = {m.name: m for m in METRICS}
 
 
@@ -470,6 +522,14 @@ def score_rows(
         seed=intervals.seed,
         level=intervals.level,
     )
+    return [_row(m) for m in found]
+
+
+def dynamics_rows(
+    runs: pa.Table, summary: Sequence[dict[str, Any]], *, intervals: Intervals
+) -> list[dict[str, Any]]:
+    """Rows of `scores` from `dynamics_runs` and the rows of `dynamics_summary`."""
+    found = dynamics_metrics.measure_all(runs, summary, level=intervals.level)
     return [_row(m) for m in found]
 
 

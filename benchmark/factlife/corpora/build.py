@@ -13,6 +13,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from factlife.corpora.biographies import product as biographies
+from factlife.corpora.biographies import rules as biographies_rules
+from factlife.corpora.biographies import tables as biographies_tables
 from factlife.corpora.expectations import (
     FACT_PROBES,
     Expectation,
@@ -59,6 +62,12 @@ DATA_SETS: Mapping[str, DataSet] = {
         tables=fictional_tables.TABLES,
         suites=fictional.SUITES,
         rules=fictional_lint.RULES,
+    ),
+    "synthetic-biographies": DataSet(
+        files=biographies.published_files,
+        tables=biographies_tables.TABLES,
+        suites=biographies.SUITES,
+        rules=biographies_rules.RULES,
     ),
 }
 

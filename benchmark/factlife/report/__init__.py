@@ -4,6 +4,7 @@ view.py      tables of a run folder -> what the sections ask for
 datasets.py  the numbers behind the charts, embedded once
 charts.py    Vega-Lite specifications; figures.py: title, legend, chart, data table
 circuit_*.py role maps, their numbers, and packed circuits; drawn by assets/circuits.js
+dynamics*.py runs on biographies: their curves, phases and fine-tunings
 sections/    one function a section; a new track adds its own to SECTIONS
 page.py      the shell that the leaderboard shares
 """
@@ -15,6 +16,7 @@ from typing import Any
 
 from factlife.report import circuit_view, text
 from factlife.report.datasets import JOINS, all_datasets
+from factlife.report.dynamics import dynamics_datasets
 from factlife.report.html import Html, h, join
 from factlife.report.injection_rows import injection_datasets
 from factlife.report.page import asset, vega_bundle, whole_page
@@ -45,7 +47,11 @@ def render(view: View) -> str:
     figures = [f for s in sections for f in s.figures if f.missing is None]
     charts: dict[str, Any] = {
         "joins": JOINS,
-        "tables": {**all_datasets(view), **injection_datasets(view.injection)},
+        "tables": {
+            **all_datasets(view),
+            **injection_datasets(view.injection),
+            **dynamics_datasets(view),
+        },
         "figures": {f.id: f.description() for f in figures},
     }
     data, styles, drawings = {"charts": charts}, [], []
@@ -83,7 +89,11 @@ def _header(view: View, sections: list[Section]) -> Html:
 def _subtitle(view: View) -> str:
     model = view.result["model"]
     parts = [model["architecture"], f"{text.si(model['parameters'])} parameters"]
-    parts.append(text.counted(len(view.measured), "checkpoint"))
+    trained = len(view.dynamics.get("dynamics_runs", ()))
+    if view.measured or not trained:
+        parts.append(text.counted(len(view.measured), "checkpoint"))
+    if trained:
+        parts.append(text.counted(trained, "run on biographies", "runs on biographies"))
     if view.measured and view.axis.kind == "tokens":
         first, last = view.axis.values[0], view.axis.values[-1]
         span = text.si(last) if first == last else f"{text.si(first)} to {text.si(last)}"

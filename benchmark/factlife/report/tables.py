@@ -56,6 +56,8 @@ def between(row: Mapping[str, Any]) -> Html | None:
     """The interval as small print."""
     if row["ci_low"] is None or row["ci_high"] is None:
         return None
+    if str(row.get("interval_method")).startswith("none: "):
+        return h("small", f"no interval: {row['interval_method'][6:]}")
     return h("small", text.interval(row["ci_low"], row["ci_high"], row["unit"]))
 
 

@@ -33,6 +33,8 @@ def _bare(value: float, unit: str) -> str:
     """A number in its unit's scale, without the sign of the unit."""
     if unit == "tokens":
         return si(value)
+    if unit in ("steps", "people"):
+        return f"{value:,.0f}"
     if _is_share(unit) or unit == "difference of shares":
         return f"{100 * value:.1f}"
     tiny = 0 < abs(value) < 0.01
@@ -63,7 +65,7 @@ def _minus(text: str) -> str:
 
 def unit_word(unit: str) -> str:
     """The unit as written behind a large number; empty where the sign says it."""
-    return unit if unit in ("tokens", "nats", "AUROC") else ""
+    return unit if unit in ("tokens", "steps", "nats", "AUROC") else ""
 
 
 def direction(name: str) -> str:

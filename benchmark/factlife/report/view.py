@@ -6,7 +6,7 @@ C = measured checkpoints, n = facts.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -22,6 +22,7 @@ from factlife.report.circuit_roles import RoleMap, role_maps
 from factlife.report.circuit_view import Selection, select
 from factlife.report.injection_data import Injection, load_injection
 from factlife.result import load_result, metric_key
+from factlife.schema import DYNAMICS_TABLES
 from factlife.scores import BY_NAME, METRICS, Metric, measured_checkpoints
 from factlife.store import RunStore
 
@@ -67,6 +68,7 @@ class View:
         candidates: relation -> number of candidates.
         run: the run folder; tables of the circuits track are read when they are first asked for.
         injection: the injection track; None where it was not run.
+        dynamics: rows of each table of the dynamics track, by its name; empty where it did not run.
     """
 
     result: Row
@@ -80,6 +82,7 @@ class View:
     candidates: Mapping[str, int]
     run: RunStore
     injection: Injection | None = None
+    dynamics: Mapping[str, tuple[Row, ...]] = field(default_factory=dict)
 
     @cached_property
     def measured(self) -> tuple[Row, ...]:
@@ -299,6 +302,7 @@ def load_view(run: RunStore) -> View:
         candidates=candidates,
         run=run,
         injection=load_injection(run, scores),
+        dynamics={t.name: tuple(run.read(t.name).to_pylist()) for t in DYNAMICS_TABLES},
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from factlife.config import Profile, load_profile
 from factlife.hub import build_board
 from factlife.injection.background import REFERENCE
+from factlife.runner.dynamics import Shape, shaped, train_beside
 from factlife.runner.injection import Injected
 from factlife.runner.progress import Progress
 from factlife.runner.run import Options, Outcome, run
@@ -19,7 +20,8 @@ from factlife.training.reference import train_reference_series
 
 # Seconds on 2 CPU cores after installation (design, section 6).
 BUDGET = {
-    "training": 90, "recall": 20, "circuits": 25, "injection": 70, "report and board": 20,
+    "training": 90, "recall": 20, "circuits": 25, "injection": 70, "dynamics": 60,
+    "report and board": 20,
 }  # fmt: skip
 
 
@@ -58,15 +60,18 @@ def demo(out: Path, *, arch: str, seed: int, command: str, progress: Progress) -
     progress.finish()
     series = open_series(str(folder))
     clock.lap("training", f"{len(series.revisions)} checkpoints of {series.name}")
-    options = Options(command=command)
-    outcome = run(series, demo_profile(seed), out, options, progress)
+    options, profile = Options(command=command), demo_profile(seed)
+    outcome = run(series, profile, out, options, progress)
     done, kept = len(outcome.measured), len(outcome.reused)
     assert outcome.injected is not None
-    circuits, injection = outcome.seconds["circuits"], outcome.injected.seconds
+    circuits, tuned = outcome.seconds["circuits"], outcome.seconds["dynamics"]
     found = f"{done} checkpoints measured, {kept} kept from before"
-    clock.lap("recall", found, but=circuits + injection)
+    clock.lap("recall", found, -circuits - tuned - outcome.injected.seconds)
     clock.add("circuits", circuits, f"{done} checkpoints traced, the last one's roles ablated")
-    clock.add("injection", injection, _injected(outcome.injected))
+    clock.add("injection", outcome.injected.seconds, _injected(outcome.injected))
+    trained = train_beside(shaped(profile.dynamics, Shape(arch)), out, progress)
+    runs = f"{len(trained.trained)} models trained, {len(trained.reused)} kept from before"
+    clock.lap("dynamics", runs, tuned)
     result = score_and_report(out)
     board = build_board([out / RESULT], out / "leaderboard")
     clock.lap("report and board", f"{len(result['metrics'])} metrics")
@@ -91,10 +96,10 @@ class _Clock:
         self.stages: list[Stage] = []
         self._last = time.monotonic()
 
-    def lap(self, name: str, detail: str, but: float = 0.0) -> None:
-        """A stage that ends now; `but` seconds of it belong to another one."""
+    def lap(self, name: str, detail: str, moved: float = 0.0) -> None:
+        """End a stage; `moved` seconds of another stage belong to it, or of it to another."""
         now = time.monotonic()
-        self.add(name, now - self._last - but, detail)
+        self.add(name, now - self._last + moved, detail)
         self._last = now
 
     def add(self, name: str, seconds: float, detail: str) -> None:

@@ -21,6 +21,7 @@ from factlife.config import Profile, nearest
 from factlife.corpora.fact_probes import FactProbes, load_fact_probes
 from factlife.errors import IntegrityError, UsageError
 from factlife.injection.corpus import load_corpus
+from factlife.runner.dynamics_series import dynamics_finished, measure_dynamics
 from factlife.runner.injection import (
     Files,
     Follower,
@@ -200,7 +201,7 @@ def _run(
         if "injection" in profile.tracks:
             injected = _inject(store, series, profile, probes, device, options, progress, checked)
     found = tuple(warnings) + tuple(sweep.found)
-    return Outcome(out, *done, found, sweep.tracks.seconds, injected)
+    return Outcome(out, *done, found, sweep.seconds, injected)
 
 
 def _inject(
@@ -465,11 +466,17 @@ class _Sweep:
             trust_remote_code=options.trust_remote_code,
             allow_pickle=options.allow_pickle,
         )
+        self._probes, self._dynamics_seconds = probes, 0.0
         self._tensors: dict[str, str] = {}  # tensor hash -> revision that has it
         self._tokenizer_from: Listed | None = None
         self._last = ""  # the last revision that is measured
         self._random = False  # whether a randomly initialised model stands in for step 0
         self.found: list[str] = []
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Wall-clock time spent in each track of the sweep."""
+        return {**self.tracks.seconds, "dynamics": self._dynamics_seconds}
 
     def measure_missing(
         self, checked: Sequence[Checked]
@@ -563,6 +570,10 @@ class _Sweep:
             tokenizer = self._tokenizer_from.revision.path
         loaded = self._module.load(folder, tokenizer)
         last = c.revision.name == self._last
+        self._dynamics_seconds += measure_dynamics(
+            self._store, loaded, self._probes, self._profile, c.revision, c.identity,
+            last=last, warn=self._progress.warn,
+        )  # fmt: skip
         _measure_one(self._store, c, self.tracks, loaded, last=last)
         if last and not self._random_found(c):
             reinitialise(loaded.model)
@@ -589,6 +600,8 @@ class _Sweep:
             return False
         tables = self.tracks.tables(last=last).values()
         if not all(self._store.find_part(t, partition, c.identity) for ts in tables for t in ts):
+            return False
+        if not dynamics_finished(self._store, self._profile, c.revision, c.identity, last=last):
             return False
         if row["tensor_hash"]:
             self._tensors.setdefault(row["tensor_hash"], c.revision.name)
@@ -652,7 +665,7 @@ def _write_measured(store: RunStore, c: Checked, series: Series, loaded: Loaded)
 
 
 def _write_unmeasured(store: RunStore, c: Checked, series: Series) -> None:
-    for table in MEASURED_TABLES:
+    for table in (*MEASURED_TABLES, "subject_attention"):
         store.remove_part(table, c.revision.partition)
     store.write_part("checkpoints", [_row(c, series)], c.revision.partition, c.identity)
 

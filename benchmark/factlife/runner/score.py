@@ -12,6 +12,7 @@ import factlife
 from factlife.errors import IntegrityError, UsageError
 from factlife.report import write_report
 from factlife.result import SCHEMA_VERSION, metric_key, problems
+from factlife.runner.dynamics_score import DYNAMICS_INPUTS, derive_dynamics, study_result
 from factlife.schema import INJECTION_TABLES
 from factlife.scores import Protocol, score_tables
 from factlife.store import RunStore, write_json
@@ -34,6 +35,11 @@ def score_run(root: Path) -> dict[str, Any]:
     """
     store = RunStore.existing(root)
     manifest = store.manifest()
+    if "study" in manifest:
+        with RunStore.writer(root, manifest):
+            result = study_result(store, manifest)
+            write_json(root / RESULT, result)
+        return result
     with RunStore.writer(root, manifest):
         injection = INJECTION if store.parts("injection_runs") else ()
         tables = {name: store.read(name) for name in (*INPUTS, *injection)}
@@ -45,13 +51,15 @@ def score_run(root: Path) -> dict[str, Any]:
             chance=manifest["chance"],
             subsets=manifest["subsets"],
         )
-        for name in DERIVED:
+        for name in DERIVED[:-1]:
             rows = getattr(scored, name)
             if len(rows):
                 store.write_part(name, rows)
             else:
                 store.remove_table(name)
-        result = _result(store, manifest, tables, scored.scores)
+        rows = scored.scores + derive_dynamics(store, manifest, tables)
+        store.write_part("scores", rows)
+        result = _result(store, manifest, tables, rows)
         if found := problems(result, RESULT):
             raise IntegrityError(f"factlife wrote a result that breaks its own format: {found[0]}")
         write_json(root / RESULT, result)
@@ -74,7 +82,8 @@ def _result(
     revisions = sorted(tables["checkpoints"].to_pylist(), key=lambda r: r["position"])
     measured = [r for r in revisions if not r["reason"]]
     last = measured[-1]
-    names = [name for name in (*INPUTS, *INJECTION, *DERIVED) if store.parts(name)]
+    every = (*INPUTS, *INJECTION, *DYNAMICS_INPUTS, *DERIVED)
+    names = [name for name in every if store.parts(name)]
     return {
         "schema_version": SCHEMA_VERSION,
         "benchmark_version": factlife.__version__,

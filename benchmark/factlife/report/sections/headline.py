@@ -19,15 +19,40 @@ Row = dict[str, Any]
 def headline(view: View) -> Section:
     """The metrics that the registry calls headlines, at the end of the series."""
     parts = {s: scope_name(s) for s in (*view.scopes.groups, *view.scopes.subsets)}
-    cards = [card(view, m, view.final(m.name), parts) for m in view.metrics if m.headline]
-    intro = h(
-        "p",
-        "The state of the last measured checkpoint, and when it was reached. There is no single "
-        "score: each number answers a question of its own.",
-    )
+    cards = [card(view, m, view.final(m.name), parts) for m in _shown(view)]
+    intro = h("p", _FROM_SCRATCH if _is_study(view) else _SERIES)
     return Section(
         "headline", "Headline numbers", "Headline", join([intro, h("div", cards, class_="cards")])
     )
+
+
+_SERIES = (
+    "The state of the last measured checkpoint, and when it was reached. There is no single "
+    "score: each number answers a question of its own."
+)
+_FROM_SCRATCH = (
+    "Models trained from nothing: of the largest population met evenly, and of fine-tuning "
+    "without replay. There is no single score: each number answers a question of its own."
+)
+_STUDY = (
+    "dynamics.plateau_end",
+    "dynamics.plateau_ratio",
+    "dynamics.final_accuracy",
+    "dynamics.hallucination_onset",
+    "dynamics.auroc",
+    "dynamics.corruption",
+)
+
+
+def _is_study(view: View) -> bool:
+    return not view.measured and bool(view.dynamics.get("dynamics_runs"))
+
+
+def _shown(view: View) -> list[Metric]:
+    """The headline metrics; of a study without checkpoints, those it was made for."""
+    if _is_study(view):
+        return [m for name in _STUDY for m in view.metrics if m.name == name]
+    return [m for m in view.metrics if m.headline]
 
 
 def card(view: View, metric: Metric, row: Row | None, parts: Mapping[str, str]) -> Html:
@@ -66,6 +91,8 @@ def card(view: View, metric: Metric, row: Row | None, parts: Mapping[str, str]) 
 
 
 def _between(row: Row, name: str) -> Html:
+    if str(row["interval_method"]).startswith("none: "):
+        return h("p", f"no interval: {row['interval_method'][6:]}", class_="between")
     label, word = ("reached between", "and") if row["unit"] == "tokens" else (name, "to")
     span = text.interval(row["ci_low"], row["ci_high"], row["unit"], word)
     return h("p", f"{label} {span}", class_="between", title=row["interval_method"])
