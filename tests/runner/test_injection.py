@@ -366,3 +366,22 @@ def test_a_killed_run_goes_on_to_the_same_tables(
     one, two = tables(root), tables(finished)
     assert all(one[name].equals(two[name]) for name in one)
     assert not (root / WORK).exists()
+
+
+def test_the_demo_books_injection_by_itself(
+    series: Series, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from factlife.runner import demo
+    from factlife.runner.run import Outcome
+
+    done = Injected(("a", "b", "c", "d"), (), (), seconds=0.0)
+    outcome = Outcome(tmp_path, ("step0",), (), injected=done)
+    monkeypatch.setattr(demo, "train_reference_series", lambda *_, **__: Path(series.source))
+    monkeypatch.setattr(demo, "run", lambda *_: outcome)
+    monkeypatch.setattr(demo, "score_and_report", lambda _: {"metrics": {}})
+    monkeypatch.setattr(demo, "build_board", lambda *_: tmp_path)
+    made = demo.demo(tmp_path, arch="olmo2", seed=0, command="", progress=Silent())
+    stages = {s.name: s for s in made.stages}
+    assert list(stages) == ["training", "recall", "injection", "report and board"]
+    assert stages["injection"].budget == 70 and stages["injection"].seconds == 0.0
+    assert stages["injection"].detail == "4 runs from 2 checkpoints x 2 seeds, 0 kept"
