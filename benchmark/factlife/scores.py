@@ -417,7 +417,7 @@ DYNAMICS_METRICS: tuple[Metric, ...] = tuple(
          "Fine-tuning steps until half of the new people's values are known.", False),
         ("old_min", "Lowest old accuracy", _VALUES, "higher",
          "Lowest accuracy on old facts while new people are learned.", False),
-        ("corruption", "Corruption", "share of old accuracy", "lower",
+        ("corruption", "Corruption by fine-tuning", "share of old accuracy", "lower",
          "Share of the old accuracy that is lost, at most, while new people are learned.", True),
         ("recovered_attention", "Back with the old attention", "share of what was lost", "neither",
          "Share of the lost old accuracy that comes back with the old attention weights.", False),

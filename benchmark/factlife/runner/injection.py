@@ -151,7 +151,7 @@ def study_of(profile: Profile, study: str, starts: Sequence[str]) -> Profile:
         name=f"{profile.name}-{study}",
         ranked=False,
         badge="study",
-        tracks=("recall", "circuits", "injection"),
+        tracks=("recall", "injection"),
         injection=injection,
     )
 
