@@ -203,9 +203,9 @@ class Heard:
 def test_a_run_measures_the_track_once_and_scores_it(given_series: Path, tmp_path: Path) -> None:
     opened, out = open_series(str(given_series)), tmp_path / "run"
     first = run(opened, PROFILE, out, Options(), Heard())
-    assert first.measured == ("step0", "step10") and first.dynamics_seconds > 0
+    assert first.measured == ("step0", "step10") and first.seconds["dynamics"] > 0
     again = run(opened, PROFILE, out, Options(), Heard())
-    assert again.reused == ("step0", "step10") and again.dynamics_seconds == 0
+    assert again.reused == ("step0", "step10") and again.seconds["dynamics"] == 0
     store = RunStore(out)
     assert store.read("subject_attention").num_rows == 4
     assert store.read("dynamics_runs").num_rows == 2

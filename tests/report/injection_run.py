@@ -11,10 +11,11 @@ from tests.injection import made_up
 from tests.injection.made_up import Truth, full_gain, log_decay
 from tests.report.synthetic import Design, build_run
 
-from factlife.config import Intervals
+from factlife.config import Circuits, Intervals
 from factlife.result import metric_key
+from factlife.runner.score import INPUTS
 from factlife.schema import INJECTION_TABLES
-from factlife.scores import score_rows
+from factlife.scores import Protocol, score_tables
 from factlife.store import RunStore, write_json
 
 LAWS = {"paraphrase": log_decay(0.12), "duplication": log_decay(0.22), "once": log_decay(0.25)}
@@ -52,13 +53,13 @@ def add_injection(run: RunStore, *designs: made_up.Design, draws: int = 200) -> 
             for name in names:
                 mine = [r for r in tables[spec.name].to_pylist() if r["injection_run"] == name]
                 store.write_part(spec.name, mine, {"injection_run": name})
-        every = ("checkpoints", "recall", "candidates", *(t.name for t in INJECTION_TABLES))
-        scores = score_rows(
+        every = (*INPUTS, *(t.name for t in INJECTION_TABLES))
+        scores = score_tables(
             {name: store.read(name) for name in every},
-            intervals=Intervals(draws=draws),
+            Protocol(("recall", "injection"), Intervals(draws=draws), Circuits()),
             chance=manifest["chance"],
             subsets=manifest["subsets"],
-        )
+        ).scores
         store.write_part("scores", scores)
         path = run.root / "result.json"
         result = json.loads(path.read_text("utf-8"))

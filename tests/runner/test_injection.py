@@ -9,6 +9,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
@@ -380,8 +381,9 @@ def test_the_demo_books_injection_by_itself(
     monkeypatch.setattr(demo, "run", lambda *_: outcome)
     monkeypatch.setattr(demo, "score_and_report", lambda _: {"metrics": {}})
     monkeypatch.setattr(demo, "build_board", lambda *_: tmp_path)
+    monkeypatch.setattr(demo, "train_beside", lambda *_: SimpleNamespace(trained=(), reused=()))
     made = demo.demo(tmp_path, arch="olmo2", seed=0, command="", progress=Silent())
     stages = {s.name: s for s in made.stages}
-    assert list(stages) == ["training", "recall", "injection", "report and board"]
+    assert list(stages) == ["training", "recall", "injection", "dynamics", "report and board"]
     assert stages["injection"].budget == 70 and stages["injection"].seconds == 0.0
     assert stages["injection"].detail == "4 runs from 2 checkpoints x 2 seeds, 0 kept"

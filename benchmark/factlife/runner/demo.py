@@ -62,20 +62,30 @@ def demo(out: Path, *, arch: str, seed: int, command: str, progress: Progress) -
     clock.lap("training", f"{len(series.revisions)} checkpoints of {series.name}")
     options, profile = Options(command=command), demo_profile(seed)
     outcome = run(series, profile, out, options, progress)
-    done, kept = len(outcome.measured), len(outcome.reused)
-    assert outcome.injected is not None
-    circuits, tuned = outcome.seconds["circuits"], outcome.seconds["dynamics"]
-    found = f"{done} checkpoints measured, {kept} kept from before"
-    clock.lap("recall", found, -circuits - tuned - outcome.injected.seconds)
-    clock.add("circuits", circuits, f"{done} checkpoints traced, the last one's roles ablated")
-    clock.add("injection", outcome.injected.seconds, _injected(outcome.injected))
-    trained = train_beside(shaped(profile.dynamics, Shape(arch)), out, progress)
-    runs = f"{len(trained.trained)} models trained, {len(trained.reused)} kept from before"
-    clock.lap("dynamics", runs, tuned)
+    _lap_tracks(clock, outcome)
+    if "dynamics" in profile.tracks:
+        trained = train_beside(shaped(profile.dynamics, Shape(arch)), out, progress)
+        runs = f"{len(trained.trained)} models trained, {len(trained.reused)} kept from before"
+        clock.lap("dynamics", runs, outcome.seconds.get("dynamics", 0.0))
     result = score_and_report(out)
     board = build_board([out / RESULT], out / "leaderboard")
     clock.lap("report and board", f"{len(result['metrics'])} metrics")
     return Demo(tuple(clock.stages), outcome, result, out / "report.html", board)
+
+
+def _lap_tracks(clock: _Clock, outcome: Outcome) -> None:
+    """Book what the sweep took by track."""
+    done, kept = len(outcome.measured), len(outcome.reused)
+    spent = outcome.seconds
+    others = sum(spent.get(track, 0.0) for track in ("circuits", "dynamics"))
+    injection = outcome.injected.seconds if outcome.injected else 0.0
+    found = f"{done} checkpoints measured, {kept} kept from before"
+    clock.lap("recall", found, -others - injection)
+    if "circuits" in spent:
+        what = f"{done} checkpoints traced, the last one's roles ablated"
+        clock.add("circuits", spent["circuits"], what)
+    if outcome.injected:
+        clock.add("injection", injection, _injected(outcome.injected))
 
 
 def demo_profile(seed: int) -> Profile:
