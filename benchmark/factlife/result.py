@@ -316,6 +316,11 @@ def one_line(command: str | None) -> str | None:
     return command if command and re.search(ONE_LINE, command) and len(command) <= 4000 else None
 
 
+def parse_result(data: bytes) -> Any:
+    """Parse result.json, an older format as the newest. Raises ValueError or RecursionError."""
+    return upgraded(json.loads(data.decode("utf-8")))
+
+
 def load_result(path: Path) -> dict[str, Any]:
     """Read and validate a result.json; an older format is read as the newest.
 
@@ -324,7 +329,7 @@ def load_result(path: Path) -> dict[str, Any]:
             first problem and counts the rest.
     """
     try:
-        value = upgraded(json.loads(path.read_text("utf-8")))
+        value = parse_result(path.read_bytes())
         found = problems(value, str(path))
     except (OSError, ValueError, RecursionError) as error:
         raise SubmissionError(
