@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import yaml
 from huggingface_hub import DatasetCard, RepoCard
 
 from factlife.corpora import build
@@ -88,7 +88,7 @@ def push_space(folder: Path, to: str, *, dry_run: bool = False) -> Pushed:
             f"--out {folder}`"
         )
     files = folder_files(folder)
-    if _header(files, folder).get("sdk") != "static":
+    if _header(RepoCard, files, folder).get("sdk") != "static":
         raise SubmissionError(f"{folder / CARD}: /sdk: is not `static`; write `sdk: static`")
     if dry_run:
         return _dry(to, files)
@@ -133,7 +133,7 @@ def check_data_set_card(files: Mapping[str, bytes], folder: Path) -> None:
     Raises:
         SubmissionError: says file, JSON pointer, what and how to mend.
     """
-    header = _header(files, folder)
+    header = _header(DatasetCard, files, folder)
     again = f"make it with `factlife datasets build {folder.name}`"
     for key in ("license", "pretty_name", "configs", "dataset_info"):
         if not header.get(key):
@@ -147,14 +147,15 @@ def check_data_set_card(files: Mapping[str, bytes], folder: Path) -> None:
                 )
 
 
-def _header(files: Mapping[str, bytes], folder: Path) -> dict[str, object]:
+def _header(
+    kind: type[RepoCard], files: Mapping[str, bytes], folder: Path
+) -> dict[str, Any]:
     """The card's header as the Hub's own client reads it."""
     if CARD not in files:
         raise SubmissionError(f"{folder / CARD}: /: is missing; the Hub needs a card")
-    kind = DatasetCard if any(name.endswith(".parquet") for name in files) else RepoCard
     try:
-        header: dict[str, object] = kind(files[CARD].decode()).data.to_dict()
-    except (ValueError, TypeError, yaml.YAMLError) as error:
+        header: dict[str, Any] = kind(files[CARD].decode()).data.to_dict()
+    except Exception as error:  # the YAML reader has errors of its own
         words = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise SubmissionError(
             f"{folder / CARD}: /: its header is not what the Hub reads ({words}); mend the YAML "
