@@ -26,8 +26,8 @@ def protocol_problems(result: Mapping[str, Any], file: str) -> Iterator[Problem]
     protocol = result["protocol"]
     params = protocol["params"]
     for key in MIRRORED:
-        if protocol[key] != params.get(key):
-            what = f"says {protocol[key]!r}, its parameters say {params.get(key)!r}"
+        if key in params and protocol[key] != params[key]:
+            what = f"says {protocol[key]!r}, its parameters say {params[key]!r}"
             yield Problem(file, f"/protocol/{key}", what, "hand in what `factlife score` wrote")
     if (expected := protocol_hash(result)) != protocol["hash"]:
         what = f"is not the hash of the parameters and data beside it, which is {expected}"
