@@ -255,4 +255,3 @@ class Writes:
         """The asking account."""
         name = self.who()
         return self._error(401, "") if name is None else self._json({"name": name, "type": "user"})
-

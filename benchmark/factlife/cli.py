@@ -50,7 +50,9 @@ app = typer.Typer(
 )
 datasets_app = typer.Typer(no_args_is_help=True, help="Build, validate and publish the data sets.")
 series_app = typer.Typer(no_args_is_help=True, help="Look at a checkpoint series.")
-leaderboard_app = typer.Typer(no_args_is_help=True, help="Build, check and publish the leaderboard.")
+leaderboard_app = typer.Typer(
+    no_args_is_help=True, help="Build, check and publish the leaderboard."
+)
 app.add_typer(series_app, name="series")
 app.add_typer(datasets_app, name="datasets")
 app.add_typer(leaderboard_app, name="leaderboard")

@@ -292,9 +292,7 @@ def test_some_tracks_of_a_shipped_profile_pass_but_are_not_it() -> None:
         ("tracks", ["recall", "magic"], "/protocol/params/tracks"),
     ],
 )
-def test_a_changed_profile_does_not_bear_a_shipped_name(
-    key: str, value: Any, pointer: str
-) -> None:
+def test_a_changed_profile_does_not_bear_a_shipped_name(key: str, value: Any, pointer: str) -> None:
     result = shipped("reference")
     result["protocol"]["params"][key] = value
     (problem,) = protocol.profile_problems(result, "f")

@@ -225,9 +225,7 @@ def test_the_space_is_pushed_in_one_commit(hub: LoopbackHub, driver: Driver, spa
     assert json.loads(third.stdout)[0]["changed"] == ["index.html"]
 
 
-def test_a_dry_run_of_the_space_asks_nothing(
-    hub: LoopbackHub, driver: Driver, space: Path
-) -> None:
+def test_a_dry_run_of_the_space_asks_nothing(hub: LoopbackHub, driver: Driver, space: Path) -> None:
     done = call(driver, "leaderboard", "push", space, "--to", "org/board", "--dry-run", token="")
     assert done.code == 0 and "org/board: would be pushed" in done.stdout and hub.log == []
 

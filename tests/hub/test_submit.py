@@ -16,7 +16,7 @@ from tests.hub.runs import make_run
 from tests.hubserver import LoopbackHub, Repo
 
 from factlife.hub.submission import prepare
-from factlife.store import write_json
+from factlife.store import sha256_json, write_json
 
 TO = "org/factlife-results"
 ANN, BOB, EVE = "hf_AnnAnnAnnAnnAnnAnn", "hf_BobBobBobBobBobBob", "hf_EveEveEveEveEveEve"
@@ -311,7 +311,9 @@ def test_a_commit_whose_answer_was_lost_is_found_and_not_made_twice(
 
 
 @pytest.mark.parametrize("to", ["../../x", "org", "org/../x", "<script>/x", "a/b/c", "org/x y"])
-def test_a_name_that_is_no_repo_is_refused(hub: LoopbackHub, driver: Driver, run: Path, to: str) -> None:
+def test_a_name_that_is_no_repo_is_refused(
+    hub: LoopbackHub, driver: Driver, run: Path, to: str
+) -> None:
     done = hand_in(driver, run, to=to)
     assert done.code == 2 and "is no repo on the Hub: give ORG/NAME" in done.errors[0]
     assert hub.log == []
@@ -324,8 +326,6 @@ def test_a_changed_shipped_profile_is_refused(driver: Driver, run: Path) -> None
     done = hand_in(driver, run)
     assert done.code == 3 and "/protocol/hash: is not the hash of the parameters" in done.errors[0]
     data = {"fact-probes": json.loads((run / "result.json").read_text())["data"][0]["fingerprint"]}
-    from factlife.store import sha256_json
-
     edit_protocol(run, hash=sha256_json({"params": changed, "data": data}))
     done = hand_in(driver, run)
     assert done.code == 3

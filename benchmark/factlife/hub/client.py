@@ -216,12 +216,10 @@ def _may_pass(error: Exception) -> bool:
 
 def _retry_after(error: Exception) -> float:
     """Seconds that the answer asks to wait, within bounds; 0 where it says nothing."""
-    said = error.response.headers.get("Retry-After", "") if _has_answer(error) else ""
+    if not isinstance(error, HfHubHTTPError):
+        return 0.0
+    said = error.response.headers.get("Retry-After", "")
     return min(float(said), reading.LONGEST_WAIT) if said.isdigit() else 0.0
-
-
-def _has_answer(error: Exception) -> bool:
-    return isinstance(error, HfHubHTTPError)
 
 
 _REFUSED: Mapping[int, tuple[type[FactlifeError], str]] = {

@@ -53,10 +53,9 @@ def profile_problems(result: Mapping[str, Any], file: str) -> Iterator[Problem]:
             mend = "measure with this factlife version, or install the one that was used"
             yield Problem(file, "/protocol/version", what, mend)
         return
-    params, dropped = protocol["params"], ("tracks",)
-    if set(params.get("tracks", shipped["tracks"])) - set(shipped["tracks"]):
-        dropped = ()
-    for key in sorted({*params, *shipped} - set(dropped)):
+    params = protocol["params"]
+    fewer = set(params.get("tracks", ["none"])) <= set(shipped["tracks"])
+    for key in sorted({*params, *shipped} - ({"tracks"} if fewer else set())):
         if params.get(key) != shipped.get(key):
             what = f"differs from the profile {name} version {version} as it is shipped"
             mend = f"run `--profile {name}` unchanged, or name your own profile otherwise"

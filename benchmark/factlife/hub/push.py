@@ -147,14 +147,13 @@ def check_data_set_card(files: Mapping[str, bytes], folder: Path) -> None:
                 )
 
 
-def _header(
-    kind: type[RepoCard], files: Mapping[str, bytes], folder: Path
-) -> dict[str, Any]:
+def _header(kind: type[RepoCard], files: Mapping[str, bytes], folder: Path) -> dict[str, Any]:
     """The card's header as the Hub's own client reads it."""
     if CARD not in files:
         raise SubmissionError(f"{folder / CARD}: /: is missing; the Hub needs a card")
     try:
-        header: dict[str, Any] = kind(files[CARD].decode()).data.to_dict()
+        data: Any = kind(files[CARD].decode()).data
+        header: dict[str, Any] = data.to_dict()
     except Exception as error:  # the YAML reader has errors of its own
         words = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise SubmissionError(
@@ -216,9 +215,9 @@ def _difference(
 
 
 def _create(repo: Repo) -> None:
-    sdk = {"space_sdk": "static"} if repo.kind == "space" else {}
+    sdk = "static" if repo.kind == "space" else None
     ask(
-        lambda: repo.api.create_repo(repo.name, repo_type=repo.kind, exist_ok=True, **sdk),
+        lambda: repo.api.create_repo(repo.name, repo_type=repo.kind, exist_ok=True, space_sdk=sdk),
         repo.what,
     )
 

@@ -161,9 +161,7 @@ def _submitter(result: Mapping[str, Any], where: str) -> Iterator[Problem]:
         yield Problem(f"{where}/{RESULT}", "/submitter", what, "write your account's name")
 
 
-def _tables(
-    result: Mapping[str, Any], files: Mapping[str, bytes], where: str
-) -> Iterator[Problem]:
+def _tables(result: Mapping[str, Any], files: Mapping[str, bytes], where: str) -> Iterator[Problem]:
     for table, name in TABLE_FILES.items():
         file, claimed = f"{where}/{name}", result["tables"].get(table)
         if claimed is None and name in files:
@@ -188,7 +186,9 @@ def _table(result: Mapping[str, Any], table: str, data: bytes, file: str) -> Ite
         yield Problem(file, "", str(error), _AGAIN)
         return
     if rows.num_rows != claimed["rows"]:
-        yield Problem(file, "", f"has {rows.num_rows} rows, {RESULT} says {claimed['rows']}", _AGAIN)
+        yield Problem(
+            file, "", f"has {rows.num_rows} rows, {RESULT} says {claimed['rows']}", _AGAIN
+        )
     elif table == "scores":
         yield from _same_metrics(result, rows, file)
 
@@ -209,7 +209,9 @@ def read_table(table: str, data: bytes) -> pa.Table:
     version = (found.schema.metadata or {}).get(VERSION_KEY, b"0")
     if version != str(spec.version).encode():
         said = version.decode("ascii", "replace")
-        raise IntegrityError(f"table {table} has version {said}, this factlife reads {spec.version}")
+        raise IntegrityError(
+            f"table {table} has version {said}, this factlife reads {spec.version}"
+        )
     return spec.check(found)
 
 
