@@ -24,8 +24,8 @@ Written by `tox -e docs` from `factlife/schema.py`. Every part of a table stores
 the Parquet metadata. A change of columns raises it by one, and is listed here with what to do:
 no version has changed yet, so that there is nothing to migrate.
 
-`result.json` is version 2 since it holds `command`. A file of version 1 is read as one whose command
-is not known; `factlife score RUN` writes it anew, as version 2.
+`result.json` is version 2 since it holds `command`. A file of version 1 is read as one whose
+command is not known; `factlife score RUN` writes it anew, as version 2.
 
 """
 

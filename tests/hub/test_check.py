@@ -164,13 +164,13 @@ def test_a_submitter_that_is_no_account_is_refused(tmp_path: Path, made: Submiss
 # ---- a change --------------------------------------------------------------------------------
 
 
-def test_a_new_row_of_its_author_is_let_in(repo: Path, made: Submission, tmp_path: Path) -> None:
+def test_a_new_row_of_its_author_is_let_in(repo: Path, tmp_path: Path) -> None:
     before = lay(tmp_path / "before", {"README.md": b"# results\n"})
     assert found(repo, before, "ann") == []
     assert found(repo, before) == []
 
 
-def test_a_new_row_in_anothers_name_is_not(repo: Path, made: Submission, tmp_path: Path) -> None:
+def test_a_new_row_in_anothers_name_is_not(repo: Path, tmp_path: Path) -> None:
     before = lay(tmp_path / "before", {"README.md": b"# results\n"})
     (problem,) = found(repo, before, "eve")
     assert "/submitter: says 'ann', the change is 'eve''s; hand in your own runs" in problem

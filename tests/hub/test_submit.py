@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from tests.drive import WAIT_SCALE, Done, Driver
 from tests.hub.runs import make_run
-from tests.hubserver import LoopbackHub, Repo
+from tests.hubserver import ROOT, LoopbackHub, Repo
+from tests.hubwrites import PullRequest
 
 from factlife.hub.submission import prepare
 from factlife.store import sha256_json, write_json
@@ -208,9 +213,7 @@ def commits(hub: LoopbackHub) -> list[str]:
     return [p for m, p, _ in hub.log if m == "POST" and "/commit/" in p]
 
 
-def test_a_repo_that_never_rests_is_left_alone(
-    hub: LoopbackHub, driver: Driver, run: Path, repo: Repo
-) -> None:
+def test_a_repo_that_never_rests_is_left_alone(hub: LoopbackHub, driver: Driver, run: Path) -> None:
     hub.fault("status", "/commit/", status=412, times=99)
     done = hand_in(driver, run)
     assert done.code == 5 and "changes faster than it can be read (412)" in done.errors[0]
@@ -356,3 +359,40 @@ def test_a_run_without_result_is_told_to_score(driver: Driver, run: Path) -> Non
     (run / "result.json").unlink()
     done = hand_in(driver, run)
     assert done.code == 3 and "factlife score" in done.errors[0]
+
+
+# ---- CI of the results repo ------------------------------------------------------------------
+
+WORKFLOW = ROOT / "docs" / "results-ci.yml"
+
+
+def ci_script() -> str:
+    steps = yaml.safe_load(WORKFLOW.read_text())["jobs"]["check"]["steps"]
+    (script,) = (s["run"] for s in steps if s.get("shell") == "python")
+    return str(script)
+
+
+def run_ci(hub: LoopbackHub, home: Path) -> subprocess.CompletedProcess[str]:
+    environment = hub.environment(home, RESULTS=TO, HF_TOKEN=ANN)
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
+    return subprocess.run(
+        [sys.executable, "-c", ci_script()], capture_output=True, text=True, env=environment,
+        cwd=home, timeout=120,
+    )  # fmt: skip
+
+
+def test_the_workflow_checks_every_open_pull_request(
+    hub: LoopbackHub, driver: Driver, run: Path, repo: Repo, tmp_path: Path
+) -> None:
+    hand_in(driver, run)
+    good = run_ci(hub, tmp_path)
+    assert good.returncode == 0, good.stderr
+    assert "pull request 1 of ann" in good.stdout and "valid (1 results)" in good.stdout
+    # eve's pull request, not made by `submit`: ann's row in her own name, and a program
+    files = {**prepare(run, "ann").paths, "README.md": b"# results\n", "run.py": b"print()"}
+    repo.commit("refs/pr/2", files)
+    repo.pulls.append(PullRequest(2, "eve", "better"))
+    bad = run_ci(hub, tmp_path)
+    assert bad.returncode == 1
+    assert "run.py: /: is no file of a result; a result is results/MODEL" in bad.stderr
+    assert "/submitter: says 'ann', the change is 'eve''s" in bad.stderr

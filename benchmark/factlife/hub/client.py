@@ -223,20 +223,37 @@ def _retry_after(error: Exception) -> float:
 
 
 _REFUSED: Mapping[int, tuple[type[FactlifeError], str]] = {
-    400: (SubmissionError, "the Hub takes the files for invalid (400): see that the README's header "
-          "and the names of the files are what the Hub allows"),
-    401: (UsageError, "the Hub does not know the token (401): log in with `hf auth login`, or set "
-          "HF_TOKEN to a valid one"),
-    403: (UsageError, "the token may not write there (403): make one with the right to write and to "
-          "open pull requests, or ask the repo's owners"),
-    404: (UsageError, "no such repo on the Hub, or none that the token may see (404): check its "
-          "name"),
-    409: (PartialError, "the Hub is busy with another change of it (409); nothing was half written: "
-          "run the same command again"),
+    400: (
+        SubmissionError,
+        "the Hub takes the files for invalid (400): see that the README's header and the names of "
+        "the files are what the Hub allows",
+    ),
+    401: (
+        UsageError,
+        "the Hub does not know the token (401): log in with `hf auth login`, or set HF_TOKEN to a "
+        "valid one",
+    ),
+    403: (
+        UsageError,
+        "the token may not write there (403): make one with the right to write and to open pull "
+        "requests, or ask the repo's owners",
+    ),
+    404: (
+        UsageError,
+        "no such repo on the Hub, or none that the token may see (404): check its name",
+    ),
+    409: (
+        PartialError,
+        "the Hub is busy with another change of it (409); nothing was half written: run the same "
+        "command again",
+    ),
     413: (SubmissionError, "the files are too large for the Hub (413): hand in fewer"),
-    429: (PartialError, "the Hub asks to slow down (429); nothing was half written: run the same "
-          "command again{wait}"),
-}  # fmt: skip
+    429: (
+        PartialError,
+        "the Hub asks to slow down (429); nothing was half written: run the same command "
+        "again{wait}",
+    ),
+}
 
 
 def explain(error: Exception, what: str) -> FactlifeError:

@@ -15,9 +15,9 @@ MEANS = "bootstrap of facts within relations"
 NAMES = "centred bootstrap of names within relations"
 SUBJECTS = "bootstrap of names within relations"
 AXIS = "censoring interval between two checkpoints, widened by a bootstrap of facts"
-TIMECOURSE = "timecourse-2025, section 3; whole answers ours"
+TIMECOURSE = "after timecourse-2025, with whole answers"
 OURS = "ours"
-UNSEEN = "dynamics-2025, unseen names; X and J ours"
+UNSEEN = "after dynamics-2025, unseen names"
 
 FORMULAS: Mapping[str, Formula] = {
     "recall.whole_answer_accuracy": ("mean_f [rank_i = 0 for all i]", TIMECOURSE, SHARES),
@@ -32,8 +32,8 @@ FORMULAS: Mapping[str, Formula] = {
         "mean_f [normalised greedy continuation begins with an accepted answer]",
         "the open question of injection-2024; normalisation ours", SHARES,
     ),
-    "recall.top1_accuracy": ("mean_f [rank_1 = 0]", "timecourse-2025, section 3", SHARES),
-    "recall.top10_accuracy": ("mean_f [rank_1 < 10]", "timecourse-2025, section 3", SHARES),
+    "recall.top1_accuracy": ("mean_f [rank_1 = 0]", "timecourse-2025", SHARES),
+    "recall.top10_accuracy": ("mean_f [rank_1 < 10]", "timecourse-2025", SHARES),
     "recall.logprob_sum": ("mean_f sum_i ln p_i", OURS, MEANS),
     "recall.logprob_per_token": ("mean_f (sum_i ln p_i) / |i|", OURS, MEANS),
     "recall.template_mean_accuracy": (
@@ -45,7 +45,7 @@ FORMULAS: Mapping[str, Formula] = {
         "centred bootstrap of facts within relations; Wilson where no fact differs",
     ),
     "recall.loc_name_gap": (
-        "accuracy(LOC) - accuracy(NAME)", "timecourse-2025, section 3",
+        "accuracy(LOC) - accuracy(NAME)", "timecourse-2025",
         "bootstrap of facts within relations; Newcombe where no fact differs",
     ),
     "recall.emergence50": (
@@ -60,10 +60,10 @@ FORMULAS: Mapping[str, Formula] = {
     "hallucination.excess_loss": ("X = mean_n KL(p̄ ‖ q_n)", UNSEEN, NAMES),
     "hallucination.name_information": ("J = mean_n KL(q_n ‖ p̄)", UNSEEN, NAMES),
     "hallucination.excess_loss_prior_corrected": (
-        "X with q_n divided by the answers' probability without a subject, normalised", UNSEEN, NAMES
+        "X after q_n is divided by the prior without a subject, and normalised", UNSEEN, NAMES
     ),
     "hallucination.name_information_prior_corrected": (
-        "J with q_n divided by the answers' probability without a subject, normalised", UNSEEN, NAMES
+        "J after q_n is divided by the prior without a subject, and normalised", UNSEEN, NAMES
     ),
     "hallucination.top_probability": ("mean_n max_k q_n(k)", UNSEEN, SUBJECTS),
     "hallucination.normalised_entropy": ("mean_n H(q_n) / ln K", UNSEEN, SUBJECTS),

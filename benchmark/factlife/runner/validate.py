@@ -10,10 +10,10 @@ from factlife.errors import SubmissionError, UsageError
 from factlife.hub.check import check_results
 from factlife.hub.submission import (
     RESULT,
-    ROOT,
     TABLE_FILES,
     contents_problems,
     counted,
+    is_result_folder,
     read_result,
 )
 from factlife.result import Problem
@@ -50,22 +50,18 @@ def examine(path: Path) -> Validated:
         SubmissionError: a single result or run that is not to the format.
         IntegrityError: a part whose checksum is wrong; a data set whose suite does not hold.
     """
-    if path.is_dir() and (path / SUITE).is_file():
+    bare = path.is_dir() and not (path / RESULT).is_file() and not (path / MANIFEST).is_file()
+    files = sorted(path.rglob(RESULT)) if bare else []
+    if bare and (path / SUITE).is_file():
         return Validated("data set", _data_set(path))
-    if path.is_dir() and (path / ROOT).is_dir() and not (path / RESULT).is_file():
-        if any(_depth(p, path) == 4 for p in (path / ROOT).rglob(RESULT)):
-            found = check_results(path)
-            return Validated("results repo", len(found.results), found.problems)
-    if path.is_dir() and not (path / RESULT).is_file() and not (path / MANIFEST).is_file():
-        if files := sorted(path.rglob(RESULT)):
-            return _results(files)
+    if any(is_result_folder(f.parent.relative_to(path).as_posix()) for f in files):
+        found = check_results(path)
+        return Validated("results repo", len(found.results), found.problems)
+    if files:
+        return _results(files)
     result = validate(path)
     kind = "run" if (path / MANIFEST).is_file() else "result"
     return Validated(kind, 1, protocol=result["protocol"]["hash"])
-
-
-def _depth(file: Path, root: Path) -> int:
-    return len(file.relative_to(root).parts) - 1
 
 
 def _data_set(folder: Path) -> int:
