@@ -57,6 +57,7 @@ class Repo:
     tags: dict[str, str] = field(default_factory=dict)
     gated: str = ""  # the token that may read it
     pulls: list[PullRequest] = field(default_factory=list)
+    parents: dict[str, str] = field(default_factory=dict)
 
     def commit(
         self, branch: str, files: dict[str, bytes], tag: bool = False, parent: str = ""
@@ -66,9 +67,18 @@ class Repo:
         for path, data in sorted(files.items()):
             digest.update(path.encode() + hashlib.sha256(data).digest())
         sha = digest.hexdigest()
+        if (before := parent or self.branches.get(branch, "")) != sha:
+            self.parents[sha] = before
         self.commits[sha] = files
         (self.tags if tag else self.branches)[branch] = sha
         return sha
+
+    def history(self, revision: str) -> list[str]:
+        """Commits from a revision back to the first one."""
+        found = [sha] if (sha := self.resolve(revision)) else []
+        while found and (sha := self.parents.get(found[-1])) and sha not in found:
+            found.append(sha)
+        return found
 
     def merge(self, number: int) -> None:
         """Merge a pull request: main becomes what it holds."""
@@ -204,6 +214,8 @@ class _Handler(Writes, BaseHTTPRequestHandler):
             return self._refs(repo)
         if rest == "/discussions":
             return self.discussions(repo, name, kind)
+        if match := re.fullmatch(r"/commits/(.+)", rest):
+            return self.commit_list(repo.history(match[1]))
         if match := re.fullmatch(r"/tree/(refs/pr/\d+|[^/]+)(?:/.*)?", rest):
             return self._at(repo, match[1], self._tree)
         if match := re.fullmatch(r"(?:/revision/(.+))?", rest):

@@ -251,6 +251,12 @@ class Writes:
         ]  # fmt: skip
         return self._json({"count": len(found), "start": 0, "discussions": found})
 
+    def commit_list(self, history: list[str]) -> Any:
+        """The history of a revision."""
+        return self._json(
+            [{"id": s, "title": "", "message": "", "date": DATE, "authors": []} for s in history]
+        )
+
     def whoami(self) -> Any:
         """The asking account."""
         name = self.who()

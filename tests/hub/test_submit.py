@@ -382,17 +382,26 @@ def run_ci(hub: LoopbackHub, home: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_workflow_checks_every_open_pull_request(
-    hub: LoopbackHub, driver: Driver, run: Path, repo: Repo, tmp_path: Path
+    hub: LoopbackHub, driver: Driver, run: Path, other_scored: Path, repo: Repo, tmp_path: Path
 ) -> None:
+    left = repo.branches["main"]
     hand_in(driver, run)
-    good = run_ci(hub, tmp_path)
-    assert good.returncode == 0, good.stderr
-    assert "pull request 1 of ann" in good.stdout and "valid (1 results)" in good.stdout
-    # eve's pull request, not made by `submit`: ann's row in her own name, and a program
+    # main moves on: a row that a pull request does not have is none that it removes
+    repo.commit("main", {"README.md": b"# results\n", **prepare(other_scored, "bob").paths})
+    # eve's pull requests, not made by `submit`: ann's row in her own name, and a program;
     files = {**prepare(run, "ann").paths, "README.md": b"# results\n", "run.py": b"print()"}
-    repo.commit("refs/pr/2", files)
-    repo.pulls.append(PullRequest(2, "eve", "better"))
-    bad = run_ci(hub, tmp_path)
-    assert bad.returncode == 1
-    assert "run.py: /: is no file of a result; a result is results/MODEL" in bad.stderr
-    assert "/submitter: says 'ann', the change is 'eve''s" in bad.stderr
+    repo.commit("refs/pr/2", files, parent=left)
+    # and one that takes bob's row away
+    repo.commit("refs/pr/3", {"README.md": b"# results\n"}, parent=repo.branches["main"])
+    repo.pulls += [PullRequest(2, "eve", "better"), PullRequest(3, "eve", "tidy up")]
+    done = run_ci(hub, tmp_path)
+    assert done.returncode == 1
+    main, ann, eve, tidy = re.split(r"pull request \d of \w+\n", done.stdout)
+    assert "valid (1 results)" in main and "valid (2 results)" in ann and eve + tidy == ""
+    program, submitter, two, *removed, last = (
+        x for x in done.stderr.splitlines() if x and "Fetching" not in x
+    )
+    assert "run.py: /: is no file of a result; a result is results/MODEL" in program
+    assert "/submitter: says 'ann', the change is 'eve''s" in submitter and "2 problems" in two
+    assert len(removed) == 2 and all("was removed, a file of bob's" in x for x in removed)
+    assert "2 problems in 0 results" in last
