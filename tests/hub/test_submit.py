@@ -398,7 +398,7 @@ def test_the_workflow_checks_every_open_pull_request(
     assert done.returncode == 1
     main, ann, eve, tidy = re.split(r"pull request \d of \w+\n", done.stdout)
     assert "valid (1 results)" in main and "valid (2 results)" in ann and eve + tidy == ""
-    program, submitter, two, *removed, last = (
+    submitter, program, two, *removed, last = (
         x for x in done.stderr.splitlines() if x and "Fetching" not in x
     )
     assert "run.py: /: is no file of a result; a result is results/MODEL" in program
