@@ -1,7 +1,8 @@
 """A Hugging Face Hub on the loopback interface, for the real huggingface_hub and transformers.
 
-It speaks the part of the protocol that reading needs: refs, model info, tree (paged), resolve with
-ETag, X-Repo-Commit, Content-Length and Range. Faults are planted by path and used up one by one.
+It speaks the part of the protocol that reading needs: refs, info, tree (paged), resolve with
+ETag, X-Repo-Commit, Content-Length and Range, for models, data sets and Spaces; writing is in
+`hubwrites`. Faults are planted by path and used up one by one.
 It listens on 127.0.0.1 only, and stops by itself after `LIFETIME` seconds.
 
 HF_ENDPOINT is read at import: commands under test run in a process of their own, see `environment`.
@@ -23,8 +24,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from tests.hubwrites import KINDS, Accounts, PullRequest, Writes
+
 LIFETIME = 300.0
-LFS = (".safetensors", ".bin")
+LFS = (".safetensors", ".bin", ".parquet")
 ROOT = Path(__file__).parents[1]
 
 
@@ -34,7 +37,8 @@ class Fault:
 
     kind: `status` (an error answer), `cut` (connection reset after half of the body), `truncate`
     (half of the body, and a Content-Length that says so), `short` (half of the body, then a clean
-    end), `corrupt` (one byte changed), `etag` (an ETag of something else).
+    end), `corrupt` (one byte changed), `etag` (an ETag of something else); of requests that write:
+    `cut` (connection reset in the middle of the upload), `lost` (done, but the answer never comes).
     """
 
     kind: str
@@ -52,16 +56,34 @@ class Repo:
     branches: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
     gated: str = ""  # the token that may read it
+    pulls: list[PullRequest] = field(default_factory=list)
+    parents: dict[str, str] = field(default_factory=dict)
 
-    def commit(self, branch: str, files: dict[str, bytes], tag: bool = False) -> str:
+    def commit(
+        self, branch: str, files: dict[str, bytes], tag: bool = False, parent: str = ""
+    ) -> str:
         """Add a commit under a branch or tag; its id."""
-        digest = hashlib.sha1(branch.encode())
+        digest = hashlib.sha1(branch.encode() + parent.encode())
         for path, data in sorted(files.items()):
             digest.update(path.encode() + hashlib.sha256(data).digest())
         sha = digest.hexdigest()
+        if (before := parent or self.branches.get(branch, "")) != sha:
+            self.parents[sha] = before
         self.commits[sha] = files
         (self.tags if tag else self.branches)[branch] = sha
         return sha
+
+    def history(self, revision: str) -> list[str]:
+        """Commits from a revision back to the first one."""
+        found = [sha] if (sha := self.resolve(revision)) else []
+        while found and (sha := self.parents.get(found[-1])) and sha not in found:
+            found.append(sha)
+        return found
+
+    def merge(self, number: int) -> None:
+        """Merge a pull request: main becomes what it holds."""
+        self.pulls[number - 1].status = "merged"
+        self.branches["main"] = self.branches[f"refs/pr/{number}"]
 
     def resolve(self, revision: str) -> str | None:
         """The commit of a branch, tag or commit id."""
@@ -79,6 +101,12 @@ class LoopbackHub:
         self.log: list[tuple[str, str, dict[str, str]]] = []
         self.sent: dict[str, int] = {}  # bytes of bodies by path
         self.lock = threading.Lock()
+        self.accounts = Accounts()
+        self.uploads: dict[str, bytes] = {}  # large files by sha256
+        self.made: list[tuple[str, str]] = []  # commits over HTTP: (revision, summary)
+        self.writing = threading.Lock()
+        self.merges = False  # whether pull requests are merged as soon as they are open
+        self.barrier: threading.Barrier | None = None  # what commits wait at
         handler = type("Handler", (_Handler,), {"hub": self})
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self._server.daemon_threads = True
@@ -95,6 +123,12 @@ class LoopbackHub:
         self._timer.cancel()
         self._server.shutdown()
         self._server.server_close()
+
+    def clear(self) -> None:
+        """Forget every repo, account, fault, upload and request."""
+        for found in (self.repos, self.faults, self.log, self.sent, self.uploads, self.made):
+            found.clear()
+        self.accounts, self.merges, self.barrier = Accounts(), False, None
 
     def repo(self, name: str) -> Repo:
         return self.repos.setdefault(name, Repo())
@@ -128,7 +162,7 @@ class LoopbackHub:
         }  # fmt: skip
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(Writes, BaseHTTPRequestHandler):
     hub: LoopbackHub
     protocol_version = "HTTP/1.1"
     timeout = 30
@@ -142,26 +176,50 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self._answer()
 
+    def do_POST(self) -> None:
+        self._answer()
+
+    def do_PUT(self) -> None:
+        self._answer()
+
     def _answer(self) -> None:
         path = unquote(urlsplit(self.path).path)
         with self.hub.lock:
             self.hub.log.append((self.command, path, dict(self.headers)))
         fault = self.hub.take_fault(f"{self.command} {path}")
         if fault and fault.kind == "status":
+            if self.command in ("POST", "PUT"):
+                self.body()
             return self._error(fault.status, "", fault.headers)
-        if match := re.fullmatch(r"/api/models/([^/]+/[^/]+)/refs", path):
-            return self._with(match[1], self._refs)
-        if match := re.fullmatch(r"/api/models/([^/]+/[^/]+)/tree/([^/]+)", path):
-            return self._with(match[1], lambda r: self._at(r, match[2], self._tree))
-        if match := re.fullmatch(r"/api/models/([^/]+/[^/]+?)(?:/revision/(.+))?", path):
-            return self._with(match[1], lambda r: self._at(r, match[2] or "main", self._info))
-        if match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
+        if self.command in ("POST", "PUT"):
+            return self.write(path, fault)
+        if path == "/api/whoami-v2":
+            return self.whoami()
+        if match := re.fullmatch(r"/api/(models|datasets|spaces)/([^/]+/[^/]+?)(/.+)?", path):
+            key = KINDS[match[1]] + match[2]
+            return self._with(key, lambda r: self._api(r, match[1], match[2], match[3] or ""))
+        if match := re.fullmatch(
+            r"/((?:datasets/|spaces/)?[^/]+/[^/]+)/resolve/(refs/pr/\d+|[^/]+)/(.+)", path
+        ):
             return self._with(
                 match[1],
                 lambda r: self._at(
                     r, match[2], lambda repo, sha: self._file(repo, sha, match[3], fault)
                 ),
             )
+        return self._error(404, "")
+
+    def _api(self, repo: Repo, kind: str, name: str, rest: str) -> None:
+        if rest == "/refs":
+            return self._refs(repo)
+        if rest == "/discussions":
+            return self.discussions(repo, name, kind)
+        if match := re.fullmatch(r"/commits/(.+)", rest):
+            return self.commit_list(repo.history(match[1]))
+        if match := re.fullmatch(r"/tree/(refs/pr/\d+|[^/]+)(?:/.*)?", rest):
+            return self._at(repo, match[1], self._tree)
+        if match := re.fullmatch(r"(?:/revision/(.+))?", rest):
+            return self._at(repo, match[1] or "main", self._info)
         return self._error(404, "")
 
     def _with(self, name: str, then: Any) -> None:
@@ -192,12 +250,13 @@ class _Handler(BaseHTTPRequestHandler):
         )
 
     def _info(self, repo: Repo, sha: str) -> None:
-        name = next(n for n, r in self.hub.repos.items() if r is repo)
+        key = next(n for n, r in self.hub.repos.items() if r is repo)
+        name = key.removeprefix("datasets/").removeprefix("spaces/")
         files = [{"rfilename": p} for p in sorted(repo.commits[sha])]
         self._json({"id": name, "modelId": name, "sha": sha, "siblings": files, "tags": []})
 
     def _tree(self, repo: Repo, sha: str) -> None:
-        entries = [_entry(p, d) for p, d in sorted(repo.commits[sha].items())]
+        entries = [entry(p, d) for p, d in sorted(repo.commits[sha].items())]
         query = urlsplit(self.path).query
         cursor = re.search(r"cursor=(\d+)", query)
         start = int(cursor[1]) if cursor else 0
@@ -213,8 +272,8 @@ class _Handler(BaseHTTPRequestHandler):
         if data is None:
             return self._error(404, "EntryNotFound", {"X-Repo-Commit": sha})
         kind = fault.kind if fault else ""
-        entry = _entry(path, data)
-        etag = entry["lfs"]["oid"] if "lfs" in entry else entry["oid"]
+        listed = entry(path, data)
+        etag = listed["lfs"]["oid"] if "lfs" in listed else listed["oid"]
         if kind == "etag":
             etag = hashlib.sha256(b"something else").hexdigest()
         if kind == "truncate":
@@ -263,14 +322,14 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(status, {**said, **(headers or {})}, b"" if self.command == "HEAD" else b"{}")
 
 
-def _entry(path: str, data: bytes) -> dict[str, Any]:
+def entry(path: str, data: bytes) -> dict[str, Any]:
     """A file as the tree lists it."""
     oid = hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
-    entry: dict[str, Any] = {"type": "file", "path": path, "size": len(data), "oid": oid}
+    found: dict[str, Any] = {"type": "file", "path": path, "size": len(data), "oid": oid}
     if path.endswith(LFS):
         sha256 = hashlib.sha256(data).hexdigest()
-        entry["lfs"] = {"oid": sha256, "size": len(data), "pointerSize": 134}
-    return entry
+        found["lfs"] = {"oid": sha256, "size": len(data), "pointerSize": 134}
+    return found
 
 
 def files_of(folder: Path) -> dict[str, bytes]:

@@ -65,6 +65,7 @@ GOOD: dict[str, Any] = {
     },
     "tables": {"recall": {"path": "tables/recall", "sha256": SHA, "rows": 640}},
     "integrity": {"duplicates": [], "warnings": [], "exclusions": {"recall: too long": 4}},
+    "command": "factlife run tiny --profile demo",
     "submitter": None,
 }  # fmt: skip
 
@@ -122,8 +123,11 @@ FAULTS = [
         put([SHA, "no"], "series", 0, "weights_sha256"),
         "/series/0/weights_sha256/1", "does not match", "64 lower-case hex",
     ),
-    (put(0, "schema_version"), "/schema_version", "1 was expected", "this factlife version"),
-    (put(2, "schema_version"), "/schema_version", "2 is newer than 1", "install a newer factlife"),
+    (put(0, "schema_version"), "/schema_version", "2 was expected", "this factlife version"),
+    (put(3, "schema_version"), "/schema_version", "3 is newer than 2", "install a newer factlife"),
+    (put("a\nb", "command"), "/command", "does not match", "in one line"),
+    (put("a\n", "command"), "/command", "does not match", "in one line"),
+    (put("x" * 4001, "command"), "/command", "is too long", "mend it"),
     (put(math.nan, *ACCURACY, "value"), f"{AT}/value", "nan is not JSON", "null and a reason"),
     (put(math.inf, *ACCURACY, "ci_high"), f"{AT}/ci_high", "inf is not JSON", "null and a reason"),
     (put(-math.inf, *ACCURACY, "ci_low"), f"{AT}/ci_low", "-inf is not JSON", "null and a"),
@@ -157,6 +161,19 @@ def test_a_good_result_has_no_problem_and_is_read_back_as_it_is(tmp_path: Path) 
     assert load_result(path) == GOOD
 
 
+def test_a_result_of_version_1_is_read_as_one_whose_command_is_not_known(tmp_path: Path) -> None:
+    old = {k: v for k, v in GOOD.items() if k != "command"} | {"schema_version": 1}
+    path = tmp_path / "result.json"
+    path.write_text(json.dumps(old), "utf-8")
+    assert problems(old, "f") == []
+    assert load_result(path) == GOOD | {"command": None}
+
+
+def test_version_1_had_no_command() -> None:
+    (found,) = problems(GOOD | {"schema_version": 1}, "f")
+    assert (found.pointer, found.what) == ("/schema_version", "2 was expected")
+
+
 @pytest.mark.parametrize(("change", "pointer", "what", "mend"), FAULTS)
 def test_one_fault_is_named_with_file_place_what_and_mend(
     tmp_path: Path, change: Callable[[dict[str, Any]], None], pointer: str, what: str, mend: str
@@ -187,7 +204,7 @@ def test_several_faults_are_sorted_and_counted(tmp_path: Path) -> None:
 def test_a_newer_format_is_one_problem_whatever_else_it_holds() -> None:
     newer = {"schema_version": 7, "everything": "else"}
     (found,) = problems(newer, "f")
-    assert "format 7 is newer than 1" in found.what
+    assert "format 7 is newer than 2" in found.what
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from factlife.cli import app
 from factlife.result import result_schema
 from factlife.schema import columns_markdown
+from factlife.scores import METRICS, Metric
 
 ROOT = Path(__file__).parents[1]
 
@@ -22,6 +23,9 @@ TABLES_HEAD = """\
 Written by `tox -e docs` from `factlife/schema.py`. Every part of a table stores its version in
 the Parquet metadata. A change of columns raises it by one, and is listed here with what to do:
 no version has changed yet, so that there is nothing to migrate.
+
+`result.json` is version 2 since it holds `command`. A file of version 1 is read as one whose
+command is not known; `factlife score RUN` writes it anew, as version 2.
 
 """
 
@@ -58,8 +62,41 @@ def _help(path: list[str], command: Any) -> Iterator[str]:
         yield from _help([*path, name], sub)
 
 
+METRICS_HEAD = """\
+# Standard metrics
+
+Written by `tox -e docs` from `factlife/scores.py`. Every number bears an interval at the profile's
+level; the method that was used is in the table `scores`, in `interval_method`. Headlines are in
+**bold**. A number marked † depends on the tokenizer: it is reported, and never a headline. Numbers
+are per revision unless they are marked "series". D = training tokens, f = a fact, i = its answer's
+tokens, K = a relation's candidates, p = probability, KL and ln in nats.
+"""
+
+
+def metrics_page() -> str:
+    """The registry of standard metrics, by track."""
+    parts = [METRICS_HEAD]
+    for track in dict.fromkeys(m.track for m in METRICS):
+        mine = [m for m in METRICS if m.track == track]
+        heads = sum(m.headline for m in mine)
+        parts.append(f"\n## {track.capitalize()}: {len(mine)} metrics, {heads} headlines\n\n")
+        parts.append("| name | unit | better | formula | meaning | interval | source |\n")
+        parts.append("|---|---|---|---|---|---|---|\n")
+        parts += [_metric_row(m) for m in mine]
+    return "".join(parts)
+
+
+def _metric_row(m: Metric) -> str:
+    name = f"**`{m.name}`**" if m.headline else f"`{m.name}`"
+    name += ("" if m.tokenizer_free else " †") + ("" if m.per_revision else " (series)")
+    formula = m.formula or "see its track's code"
+    cells = (name, m.unit, m.direction, formula, m.meaning, m.interval or "-", m.source or "-")
+    return "| " + " | ".join(c.replace("|", "\\|") for c in cells) + " |\n"
+
+
 PAGES: Mapping[str, Callable[[], str]] = {
     "docs/tables.md": tables_page,
+    "docs/metrics.md": metrics_page,
     "docs/cli.md": cli_page,
     "docs/result.schema.json": result_schema_page,
 }

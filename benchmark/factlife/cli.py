@@ -15,7 +15,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -28,11 +28,13 @@ from rich.progress import Progress as RichProgress
 from rich.table import Table
 
 import factlife
-from factlife.errors import PARTIAL, FactlifeError, UsageError
+from factlife.errors import PARTIAL, FactlifeError, SubmissionError, UsageError
 
 if TYPE_CHECKING:
     from factlife.config import Profile
+    from factlife.hub.push import Pushed
     from factlife.injection.claims import Claim
+    from factlife.result import Problem
     from factlife.runner.demo import Demo
     from factlife.runner.plan import Plan
     from factlife.series.check import Report
@@ -47,9 +49,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-datasets_app = typer.Typer(no_args_is_help=True, help="Build and validate the data sets.")
+datasets_app = typer.Typer(no_args_is_help=True, help="Build, validate and publish the data sets.")
 series_app = typer.Typer(no_args_is_help=True, help="Look at a checkpoint series.")
-leaderboard_app = typer.Typer(no_args_is_help=True, help="Build the leaderboard.")
+leaderboard_app = typer.Typer(
+    no_args_is_help=True, help="Build, check and publish the leaderboard."
+)
 study_app = typer.Typer(no_args_is_help=True, help="Studies: never needed for a row of the board.")
 app.add_typer(series_app, name="series")
 app.add_typer(datasets_app, name="datasets")
@@ -206,6 +210,9 @@ StrictOption = Annotated[
 ]
 KeepOption = Annotated[
     bool, typer.Option("--keep-cache", help="Keep downloaded weights after their use.")
+]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="Show the files and their sizes; ask nothing of the Hub.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 RootOption = Annotated[
@@ -508,17 +515,49 @@ def compare_command(
 @app.command("validate")
 @guarded
 def validate_command(
-    path: Annotated[Path, typer.Argument(help="A result.json or a run folder.")],
+    path: Annotated[
+        Path,
+        typer.Argument(help="A result.json, a run, a data set's folder, or a folder of results."),
+    ],
     as_json: JsonOption = False,
 ) -> None:
-    """Check a result, or a whole run folder, against the published format."""
-    from factlife.runner.validate import validate
+    """Check a result, a run, a data set or a whole results folder against its format."""
+    from factlife.runner.validate import examine
 
-    result = validate(path)
-    if as_json:
-        _print_json({"valid": True, "path": str(path), "protocol": result["protocol"]["hash"]})
+    found = examine(path)
+    if as_json and found.protocol:
+        _print_json({"valid": True, "path": str(path), "protocol": found.protocol})
     else:
-        print(f"{path}: valid")
+        _show_problems(path, found.kind, found.checked, found.problems, as_json)
+
+
+@app.command("submit")
+@guarded
+def submit_command(
+    run: RunArgument,
+    to: Annotated[str, typer.Option(help="Results repo on the Hub, ORG/factlife-results.")],
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Check a run and hand in its result: a pull request of one commit, never a second one."""
+    from factlife.hub.submit import submit
+
+    done = submit(run, to, dry_run=dry_run)
+    for note in done.notes:
+        console.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
+    if as_json:
+        _print_json(asdict(done))
+        return
+    words = {
+        "dry run": "would hand in",
+        "there": "is there already",
+        "waiting": "waits in an open pull request already",
+        "opened": "handed in",
+        "updated": "brought the open pull request up to date",
+    }
+    for name, size in done.files.items():
+        print(f"{size:>12,} bytes  {name}")
+    print(f"{to}: {words[done.status]}{': ' if done.url else ''}{done.url}")
 
 
 @series_app.command("list")
@@ -724,6 +763,56 @@ def study_dynamics(
         print(root)
 
 
+@datasets_app.command("push")
+@guarded
+def datasets_push(
+    to: Annotated[str, typer.Option(help="Account or organisation on the Hub.")],
+    names: Annotated[list[str] | None, typer.Argument(help="Data sets; default: all.")] = None,
+    root: RootOption = Path("datasets"),
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Publish the data sets, each in one commit, once its suite and its card have passed."""
+    from factlife.hub.push import push_data_sets
+
+    _show_pushed(push_data_sets(root, to, names or None, dry_run=dry_run), as_json)
+
+
+@leaderboard_app.command("push")
+@guarded
+def leaderboard_push(
+    to: Annotated[str, typer.Option(help="Static Space on the Hub, ORG/SPACE.")],
+    folder: Annotated[Path, typer.Argument(help="What `leaderboard build` wrote.")] = Path(
+        "leaderboard"
+    ),
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Publish the leaderboard as a static Space, in one commit."""
+    from factlife.hub.push import push_space
+
+    _show_pushed([push_space(folder, to, dry_run=dry_run)], as_json)
+
+
+@leaderboard_app.command("check")
+@guarded
+def leaderboard_check(
+    folder: Annotated[Path, typer.Argument(help="A checkout of the results repo.")],
+    base: Annotated[
+        Path | None, typer.Option(help="A checkout of what the change is to be merged into.")
+    ] = None,
+    author: Annotated[
+        str | None, typer.Option(help="Account that asks for the change; may replace its own rows.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Check a results repo, or a change of it, as its CI does."""
+    from factlife.hub.check import check_results
+
+    found = check_results(folder, base, author)
+    _show_problems(folder, "results repo", len(found.results), found.problems, as_json)
+
+
 @leaderboard_app.command("build")
 @guarded
 def leaderboard_build(
@@ -743,6 +832,36 @@ def leaderboard_build(
 
 def _print_json(value: Any) -> None:
     print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+
+
+def _show_problems(
+    path: Path, kind: str, checked: int, problems: Sequence[Problem], as_json: bool
+) -> None:
+    """What a check found: one line a problem on stderr, and exit 3; or that all is well."""
+    if as_json:
+        listed = [asdict(p) for p in problems]
+        _print_json({"valid": not problems, "path": str(path), "kind": kind, "problems": listed})
+    for problem in problems:
+        print(" ".join(str(problem).split()), file=sys.stderr)
+    if problems:
+        many = "problem" if len(problems) == 1 else "problems"
+        raise SubmissionError(f"{path}: {len(problems)} {many} in {checked} results; mend them")
+    if not as_json:
+        what = {"result": "", "run": "", "data set": f" ({checked} checks)"}
+        print(f"{path}: valid{what.get(kind, f' ({checked} results)')}")
+
+
+def _show_pushed(pushed: Sequence[Pushed], as_json: bool) -> None:
+    if as_json:
+        _print_json([asdict(p) for p in pushed])
+        return
+    for one in pushed:
+        for name, size in one.files.items():
+            print(f"{size:>12,} bytes  {name}{'' if name in one.changed else '  (unchanged)'}")
+        for name in one.removed:
+            print(f"{'removed':>18}  {name}")
+        words = {"dry run": "would be pushed", "there": "is there already", "pushed": "pushed: "}
+        print(f"{one.repo}: {words[one.status]}{one.url if one.status == 'pushed' else ''}")
 
 
 class Drawn:

@@ -1,7 +1,9 @@
-"""`result.json`, version 1: what a run found, and everything needed to trust it.
+"""`result.json`, version 2: what a run found, and everything needed to trust it.
 
 The JSON Schema is generated from the dataclasses below and lies in `docs/result.schema.json`; one
 validator serves the command line, CI and the leaderboard.
+
+Version 2 has `command`. A file of version 1 is read as one of version 2 whose command is not known.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 import types
 import typing
 from collections.abc import Iterator
@@ -20,9 +23,10 @@ import jsonschema
 
 from factlife.errors import SubmissionError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 # Python's `$` also matches before a last line break, which has no place in a hash.
 SHA256 = r"^[0-9a-f]{64}$(?!\n)"
+ONE_LINE = r"^[^\x00-\x1f\x7f]*$(?!\n)"
 
 
 def described(doc: str, **rules: Any) -> Any:
@@ -143,6 +147,9 @@ class Result:
     metrics: dict[str, Metric] = described("by `metric` or `metric@scope`", minProperties=1)
     tables: dict[str, TableDigest] = described("tables of the run folder by name")
     integrity: Integrity = described("what was found wrong")
+    command: str | None = described(
+        "the command that measured it, if known", pattern=ONE_LINE, maxLength=4000
+    )
     submitter: str | None = described("who hands it in")
 
 
@@ -214,17 +221,35 @@ _MEND = {
     "type": "write a value of that type",
     "const": "write the file with this factlife version",
     "enum": "write one of these values",
-    "pattern": "write 64 lower-case hex digits",
 }
+_PATTERNS = {
+    SHA256: "write 64 lower-case hex digits",
+    ONE_LINE: "write it in one line without control characters",
+}
+
+
+def _mend(error: Any) -> str:
+    if error.validator == "pattern":
+        return _PATTERNS[error.validator_value]
+    return _MEND.get(str(error.validator), "mend it")
+
+
+def upgraded(value: Any) -> Any:
+    """A parsed result.json of an older format as one of the newest; anything else as it is."""
+    version = value.get("schema_version") if isinstance(value, dict) else None
+    if type(version) is not int or version != 1 or "command" in value:
+        return value
+    return {**value, "schema_version": SCHEMA_VERSION, "command": None}
 
 
 def problems(value: Any, file: str) -> list[Problem]:
     """Everything that is wrong with a parsed result.json, sorted by place."""
+    value = upgraded(value)
     if found := _newer(value, file):
         return [found]
     validator = jsonschema.Draft202012Validator(result_schema())
     broken = [
-        Problem(file, _pointer(e.absolute_path), e.message, _MEND.get(str(e.validator), "mend it"))
+        Problem(file, _pointer(e.absolute_path), e.message, _mend(e))
         for e in sorted(validator.iter_errors(value), key=lambda e: list(map(str, e.absolute_path)))
     ]
     return [*_unusable_numbers(value, file), *broken] or list(_inconsistencies(value, file))
@@ -286,15 +311,25 @@ def metric_key(metric: str, scope: str) -> str:
     return metric if scope == "overall" else f"{metric}@{scope}"
 
 
+def one_line(command: str | None) -> str | None:
+    """A command as `result.json` takes it; None where it is not known, or not one line."""
+    return command if command and re.search(ONE_LINE, command) and len(command) <= 4000 else None
+
+
+def parse_result(data: bytes) -> Any:
+    """Parse result.json, an older format as the newest. Raises ValueError or RecursionError."""
+    return upgraded(json.loads(data.decode("utf-8")))
+
+
 def load_result(path: Path) -> dict[str, Any]:
-    """Read and validate a result.json.
+    """Read and validate a result.json; an older format is read as the newest.
 
     Raises:
         SubmissionError: not readable, not JSON, or not to the format; the message names the
             first problem and counts the rest.
     """
     try:
-        value = json.loads(path.read_text("utf-8"))
+        value = parse_result(path.read_bytes())
         found = problems(value, str(path))
     except (OSError, ValueError, RecursionError) as error:
         raise SubmissionError(

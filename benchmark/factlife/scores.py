@@ -13,10 +13,12 @@ from typing import Any
 import pyarrow as pa
 
 from factlife.circuits import metrics as circuit_metrics
+from factlife.circuits.metrics.formulas import FORMULAS as CIRCUIT_FORMULAS
 from factlife.config import Circuits, Intervals, from_mapping
 from factlife.dynamics import metrics as dynamics_metrics
 from factlife.injection import metrics as injection_metrics
 from factlife.recall import metrics as recall_metrics
+from factlife.recall.formulas import FORMULAS as RECALL_FORMULAS
 from factlife.recall.metrics import Checkpoint
 from factlife.stats import Measured
 
@@ -44,6 +46,35 @@ class Metric:
     headline: bool = False
     tokenizer_free: bool = True
     per_revision: bool = True
+
+    @property
+    def track(self) -> str:
+        """The track that measures it; made-up names belong to recall."""
+        first = self.name.partition(".")[0]
+        return "recall" if first == "hallucination" else first
+
+    @property
+    def formula(self) -> str:
+        """How the value is made; empty where its track does not say."""
+        return _formula(self.name)[0]
+
+    @property
+    def source(self) -> str:
+        """Paper and section, or `ours`; empty where its track does not say."""
+        return _formula(self.name)[1]
+
+    @property
+    def interval(self) -> str:
+        """How the interval is made; empty where its track does not say."""
+        return _formula(self.name)[2]
+
+
+def _formula(name: str) -> tuple[str, str, str]:
+    return FORMULAS.get(name, ("", "", ""))
+
+
+# Formula, source and interval method of each metric, from the tracks that state them.
+FORMULAS: Mapping[str, tuple[str, str, str]] = {**RECALL_FORMULAS, **CIRCUIT_FORMULAS}
 
 
 _ACCURACY = "share of facts"

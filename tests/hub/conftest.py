@@ -8,7 +8,21 @@ from typing import Any
 
 import pytest
 
+from factlife.hub import protocol
 from factlife.store import write_json
+
+
+@pytest.fixture(autouse=True)
+def a_ranked_standard(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The profile `standard` as `make_result` has it: the shipped one may not be ranked yet."""
+    genuine = protocol.shipped_params
+
+    def params(name: str, version: int) -> dict[str, Any] | None:
+        if name != "standard" or version < 1:
+            return genuine(name, version)
+        return {"name": name, "version": version, "ranked": True}
+
+    monkeypatch.setattr(protocol, "shipped_params", params)
 
 
 @pytest.fixture

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from factlife.errors import UsageError
+from factlife.hub.protocol import is_shipped, protocol_hash
 from factlife.report.identity import command
 from factlife.result import load_result, metric_key
 from factlife.scores import BY_NAME
-from factlife.store import MANIFEST, canonical_json, sha256_json
+from factlife.store import MANIFEST, canonical_json
 
 FILE = "result.json"
 RANKED_PROFILE = "standard"
@@ -45,7 +46,7 @@ class Entry:
     @property
     def command(self) -> str:
         """The command that measures it again."""
-        return self.recorded or command(self.result)
+        return self.result.get("command") or self.recorded or command(self.result)
 
     @property
     def section(self) -> str:
@@ -62,18 +63,16 @@ class Entry:
 
     @cached_property
     def ranked(self) -> bool:
-        """Whether it may have a rank: the ranked profile, no badge, and a hash that holds."""
+        """Whether it may have a rank: the shipped ranked profile, no badge, a hash that holds."""
         p = self.protocol
         says_so = p["ranked"] and not p["badge"] and p["params"].get("ranked") is True
-        return bool(says_so and p["name"] == RANKED_PROFILE and self.hash_holds)
+        holds = says_so and p["name"] == RANKED_PROFILE and self.hash_holds
+        return bool(holds and is_shipped(p))
 
     @cached_property
     def hash_holds(self) -> bool:
         """Whether the protocol hash is that of the parameters and data beside it."""
-        data = {d["name"]: d["fingerprint"] for d in self.result["data"]}
-        return bool(
-            sha256_json({"params": self.protocol["params"], "data": data}) == self.protocol["hash"]
-        )
+        return protocol_hash(self.result) == str(self.protocol["hash"])
 
     @cached_property
     def measured(self) -> list[Mapping[str, Any]]:

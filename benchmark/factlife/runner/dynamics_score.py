@@ -12,7 +12,7 @@ from factlife.config import Intervals
 from factlife.dynamics.claims import given_claims, scratch_claims
 from factlife.dynamics.metrics import GIVEN, given_rows, given_series, summary_rows
 from factlife.errors import IntegrityError, UsageError
-from factlife.result import SCHEMA_VERSION, metric_key, problems
+from factlife.result import SCHEMA_VERSION, metric_key, one_line, problems
 from factlife.scores import dynamics_rows
 from factlife.store import RunStore
 
@@ -93,6 +93,7 @@ def study_result(store: RunStore, manifest: dict[str, Any]) -> dict[str, Any]:
             name: store.digest(name) for name in (*DYNAMICS_INPUTS, "scores") if store.parts(name)
         },
         "integrity": {"duplicates": [], "warnings": [], "exclusions": {}},
+        "command": one_line(manifest.get("command")),
         "submitter": None,
     }
     if found := problems(result, "result.json"):

@@ -328,7 +328,7 @@ def _manifest(
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
     env = environment(
         f"{device.type} {name}".strip(),
-        {"bootstrap": profile.intervals.seed},
+        _seeds(series, profile),
         torch.are_deterministic_algorithms_enabled(),
     )
     digest = protocol_hash(profile, probes)
@@ -359,6 +359,11 @@ def _manifest(
         "env": env,
         "command": options.command,
     }
+
+
+def _seeds(series: Series, profile: Profile) -> dict[str, int]:
+    known = {"bootstrap": profile.intervals.seed, "training": series.training_seed}
+    return {purpose: seed for purpose, seed in known.items() if seed is not None}
 
 
 # ---- integrity -------------------------------------------------------------------------------

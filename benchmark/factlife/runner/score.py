@@ -11,7 +11,7 @@ import pyarrow as pa
 import factlife
 from factlife.errors import IntegrityError, UsageError
 from factlife.report import write_report
-from factlife.result import SCHEMA_VERSION, metric_key, problems
+from factlife.result import SCHEMA_VERSION, metric_key, one_line, problems
 from factlife.runner.dynamics_score import DYNAMICS_INPUTS, derive_dynamics, study_result
 from factlife.schema import INJECTION_TABLES
 from factlife.scores import Protocol, score_tables
@@ -110,6 +110,7 @@ def _result(
             ],
             "exclusions": _exclusions(tables),
         },
+        "command": one_line(manifest.get("command")),
         "submitter": None,
     }
 

@@ -64,6 +64,7 @@ class Series:
     Attributes:
         subsets: named sets of fact ids that are reported apart, e.g. stated and unstated.
         warnings: what a reader should know about the series.
+        training_seed: the seed it was trained with, where its file says so.
     """
 
     name: str
@@ -71,6 +72,7 @@ class Series:
     revisions: tuple[Revision, ...]
     subsets: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    training_seed: int | None = None
 
 
 def open_series(source: str) -> Series:
@@ -265,7 +267,7 @@ Pin = Callable[[str, str], tuple[str, Path, bool]]
 
 
 def read_series_toml(path: Path, pin: Pin | None = None) -> Series:
-    """Read an explicit series. `[training]`, written by the trainer, is provenance and not read.
+    """Read an explicit series. Of `[training]`, the trainer's provenance, only the seed is.
 
     Args:
         pin: turns a revision on the Hub into a commit; without it only paths are taken.
@@ -279,7 +281,7 @@ def read_series_toml(path: Path, pin: Pin | None = None) -> Series:
         values = tomllib.loads(path.read_text("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: not TOML: {error}") from error
-    values.pop("training", None)
+    seed = _training_seed(values.pop("training", None))
     spec = from_mapping(SeriesFile, values, str(path))
     if spec.format > SERIES_FORMAT:
         raise UsageError(
@@ -289,7 +291,15 @@ def read_series_toml(path: Path, pin: Pin | None = None) -> Series:
         raise UsageError(f"{path}: lists no [[revision]]")
     revisions = tuple(_listed(entry, path, spec, pin) for entry in spec.revision)
     _refuse_repeats(revisions, path)
-    return Series(spec.name, str(path), revisions, spec.fact_subsets, tuple(gaps(revisions)))
+    found = tuple(gaps(revisions))
+    return Series(spec.name, str(path), revisions, spec.fact_subsets, found, seed)
+
+
+def _training_seed(training: Any) -> int | None:
+    """The seed in what a trainer wrote about itself; None where it is not there."""
+    settings = training.get("settings") if isinstance(training, dict) else None
+    seed = settings.get("seed") if isinstance(settings, dict) else None
+    return seed if type(seed) is int else None
 
 
 def _listed(entry: RevisionEntry, file: Path, spec: SeriesFile, pin: Pin | None) -> Revision:
