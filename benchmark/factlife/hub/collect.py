@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,10 +27,12 @@ class Entry:
 
     Attributes:
         recorded: the command that made it, if a manifest lies beside the result.
+        folder: where it lies; tables of the same run may lie there too.
     """
 
     result: Mapping[str, Any]
     recorded: str | None = None
+    folder: Path | None = None
 
     @property
     def series(self) -> str:
@@ -41,6 +44,12 @@ class Entry:
         """Profile name, version, hash, badge."""
         found: Mapping[str, Any] = self.result["protocol"]
         return found
+
+    @cached_property
+    def slug(self) -> str:
+        """Its name in addresses and file names: harmless letters of the series, and a hash."""
+        kept = re.sub(r"[^a-z0-9]+", "-", self.series.rpartition("/")[2].lower())[:40].strip("-")
+        return f"{kept or 'series'}-{sha256_json(self.result)[:10]}"
 
     @property
     def command(self) -> str:
@@ -122,7 +131,7 @@ def collect(paths: Sequence[Path]) -> list[Entry]:
     if not files:
         where = ", ".join(map(str, paths)) or "no path given"
         raise UsageError(f"no {FILE} under {where}; give a run folder that `factlife score` wrote")
-    found = [Entry(load_result(file), _recorded(file.parent)) for file in files]
+    found = [Entry(load_result(f), _recorded(f.parent), f.parent) for f in files]
     unique = {canonical_json(e.result): e for e in found}  # a copy of a result is no second one
     return [unique[k] for k in sorted(unique, key=lambda k: (unique[k].series.casefold(), k))]
 

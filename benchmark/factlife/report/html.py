@@ -68,6 +68,15 @@ def script_json(element_id: str, value: Any) -> Html:
     Raises:
         ValueError: NaN or infinity in the value.
     """
+    name = html.escape(element_id)
+    return Html(f'<script type="application/json" id="{name}">{json_text(value)}</script>')
+
+
+def json_text(value: Any) -> str:
+    """JSON that is harmless inside HTML and inside a script, whatever it holds.
+
+    Raises:
+        ValueError: NaN or infinity in the value.
+    """
     text = json.dumps(value, separators=(",", ":"), allow_nan=False)  # ASCII: no U+2028 either
-    text = re.sub("[<>&]", lambda m: _UNSAFE[m.group()], text)
-    return Html(f'<script type="application/json" id="{html.escape(element_id)}">{text}</script>')
+    return re.sub("[<>&]", lambda m: _UNSAFE[m.group()], text)
