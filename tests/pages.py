@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-VOID = {"br", "hr", "input", "link", "meta"}
+VOID = {"br", "hr", "input", "link", "meta", "wbr"}
 LOADING = {
     "src", "srcset", "data", "poster", "action", "formaction", "background", "ping", "xlink:href",
 }  # fmt: skip

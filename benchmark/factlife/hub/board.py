@@ -220,7 +220,9 @@ def _name(entry: Entry) -> Html:
     """The series: a box that picks it for comparison, its name, badge and flags."""
     box = h("input", type="checkbox", class_="pick", autocomplete="off", disabled=True,
             aria_label=f"compare {entry.series}", title="pick for comparison")  # fmt: skip
-    name = h("a", entry.series, class_="name", href=f"#series/{entry.slug}")
+    before, slash, after = entry.series.rpartition("/")
+    owner = [h("small", before, slash), h("wbr")] if slash else None
+    name = h("a", owner, after, class_="name", href=f"#series/{entry.slug}")
     badge = h("span", entry.badge, class_="chip badge") if entry.badge else None
     flags = [h("span", f, class_="chip warn") for f in entry.flags]
     return h(
@@ -252,7 +254,7 @@ def _metric(
         h("small", text.interval(row["ci_low"], row["ci_high"], metric.unit)),
         interval_mark(row, ends, log),
         _apart(entry, metric),
-        h("span", str(place), class_="rank") if place else None,
+        h("span", str(place), class_="rank best" if place.place == 1 else "rank") if place else None,
         class_="number",
         data_key=repr(row["value"]),
     )

@@ -1,4 +1,4 @@
-"""Which charts a series' page draws, read off the registry: no track is named here.
+"""Which charts the page of a series draws, read off the registry.
 
 A family is a group of metrics of one unit whose names differ in their last word alone, such as
 the share of heads in each role. A headline metric without a family has a chart of its own.
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from factlife.circuits.metrics.registry import SETS
 from factlife.scores import METRICS, Metric
 
 NULL = "_null"
@@ -67,7 +68,14 @@ def _family(members: Sequence[Metric], own: Sequence[Metric]) -> dict[str, Any]:
     about = f"In {own[0].unit}; one line each: {names}."
     if len(own) < len(members):
         about += " Dashed: what chance alone would give."
-    return _chart(own[0], shared_title([m.title for m in own]), about, lines)
+    shared = shared_title([m.title for m in own])
+    unit = own[0].unit[:1].upper() + own[0].unit[1:]
+    title = shared if " " in shared else f"{unit} in each role" if _roles(own) else unit
+    return _chart(own[0], title, about, lines)
+
+
+def _roles(members: Sequence[Metric]) -> bool:
+    return {m.name.rpartition("_")[2] for m in members} <= set(SETS)
 
 
 def _chart(m: Metric, title: str, meaning: str, lines: Sequence[Any]) -> dict[str, Any]:

@@ -22,7 +22,7 @@ class Html(str):
 Child = str | int | None | Iterable["Child"]
 Attribute = str | int | float | bool | None
 
-_VOID = frozenset({"br", "hr", "input", "link", "meta"})
+_VOID = frozenset({"br", "hr", "input", "link", "meta", "wbr"})
 
 
 def h(tag: str, *children: Child, **attributes: Attribute) -> Html:

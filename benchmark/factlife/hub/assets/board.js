@@ -1,7 +1,7 @@
 "use strict";
 // The views of the board: the table, one series, several series compared. The address says which.
 (() => {
-  const { board, metrics, number, interval, points, curves, matrices, drawQueued, colourOf, SETS, AXES } = factlife.plots;
+  const { board, metrics, number, interval, points, curves, panels, matrices, drawQueued, colourOf, SETS, AXES } = factlife.plots;
   const { element } = factlife;
   const bySlug = Object.fromEntries(board.series.map((s) => [s.slug, s]));
   const byId = (id) => document.getElementById(id);
@@ -191,7 +191,7 @@
     const kind = axisOf([series]);
     const parts = tracks.map((track) => {
       const charts = board.families.filter((f) => f.track === track).map((f, i) => [f, linesOf(f, series), i]).filter(([, lines]) => lines.length);
-      const figures = charts.map(([f, lines, i]) => curves(`${track}-${i}`, { title: f.title, about: f.meaning, lines, unit: f.unit, kind, log: true }));
+      const figures = charts.map(([f, lines, i]) => (lines.length > 4 && f.lines.length > 1 ? panels : curves)(`${track}-${i}`, { title: f.title, about: f.meaning, lines, unit: f.unit, kind, log: true }));
       if (track === "circuits") figures.push(...matrices(series));
       return section(track, track[0].toUpperCase() + track.slice(1), ...(figures.length ? [grid(...figures)] : []), numbers(series, track));
     });

@@ -98,7 +98,7 @@ factlife.plots = (() => {
     const inside = rows.every((r) => r.ci_low >= 0 && r.ci_high <= 1);
     const percent = isShare(unit) || unit === "difference of shares";
     return {
-      title: unit, format: percent ? ".0%" : unitInterval ? ".1f" : ".3~s", precise: percent ? ".1%" : ".4~g",
+      title: unit, format: percent ? ".0%" : unitInterval ? ".1f" : rows.every((r) => Math.abs(r.ci_high) < 1000) ? ".3~g" : ".3~s", precise: percent ? ".1%" : ".4~g",
       scale: unitInterval && inside ? { domain: [0, 1], nice: false } : { zero: false, nice: true },
     };
   }
@@ -189,36 +189,64 @@ factlife.plots = (() => {
     return { figure, keys, chart, foot, data };
   }
 
-  // Curves of lines {label, colourKey, colour, style, metric, scope, series}.
-  function curves(id, { title, about, lines, unit, kind, log }) {
-    const parts = frame(id, title, about), notes = [];
-    const whole = lines.length && !metrics[lines[0].metric].curve;
+  // Lines {label, colourKey, colour, style, metric, scope, series} -> what is drawn, and why not more.
+  function prepared(lines, { unit, kind, log }) {
+    const whole = lines.length && !metrics[lines[0].metric].curve, notes = [];
     const found = lines.map((line) => [line, points(line.series, line.metric, line.scope)]);
     const drawn = found.map(([line, all]) => [line, whole ? all : all.filter((p) => knows(kind, p))]).filter(([, p]) => p.length);
     for (const [line, all] of found) {
       if (!all.length) notes.push(`${line.label}: ${line.series.missing[line.metric] ?? "not part of this result"}.`);
       else if (!whole && !all.some((p) => knows(kind, p))) notes.push(`${line.label}: ${AXES[kind]} are not known.`);
     }
-    const axis = whole ? undefined : makeAxis(kind, drawn.flatMap(([, p]) => p.map((q) => q[kind])), log);
+    const axis = whole || !drawn.length ? undefined : makeAxis(kind, drawn.flatMap(([, p]) => p.map((q) => q[kind])), log);
     const rows = drawn.flatMap(([line, p]) => {
       const together = p.filter((q) => axis && !axis.apart(q[kind])).length;
       return p.map((q) => ({
-        ...q, line: line.label, scope: line.colourKey, measure: line.label,
+        ...q, line: line.label, scope: line.colourKey, measure: line.label, metric: line.metric, set: line.scope, unit,
         x: axis?.place(q[kind]), alone: !axis || axis.apart(q[kind]) || together === 1,
       }));
     });
-    const scale = scaleOf(unit, rows), shown = drawn.map(([line]) => line);
-    const names = shown.map((l) => l.colourKey);
-    const spec = fitted(whole ? board.intervals : board.curves, { axis, scale, lines: shown, rows, place: names });
-    if (whole) spec.height = 30 * names.length;
-    spec.description = `${title}. ${about}`;
-    parts.keys.append(whole ? "" : legend(shown));
+    return { whole, notes, axis, rows, scale: scaleOf(unit, rows), lines: drawn.map(([line]) => line) };
+  }
+
+  function finish(parts, id, { notes, rows }) {
     for (const text of notes) parts.foot.prepend(factlife.element("p", text, { class: "note" }));
-    const listed = drawn.flatMap(([line, p]) => p.map((q) => ({ ...q, line: line.label, metric: line.metric, scope: line.scope, unit })));
+    const listed = rows.map((r) => ({ ...r, scope: r.set }));
     parts.data.addEventListener("toggle", () => parts.data.open && factlife.fillData(parts.data, id, listed, COLUMNS));
-    if (!rows.length) parts.chart.replaceChildren(factlife.element("p", "No chart: none of these series has a value.", { class: "missing" }));
-    else drawing.push([parts.chart, spec, rows]);
     return parts.figure;
+  }
+
+  // One chart with all lines; metrics of a whole series stand one under another instead.
+  function curves(id, { title, about, lines, ...given }) {
+    const parts = frame(id, title, about), made = prepared(lines, given);
+    if (!made.rows.length) parts.chart.replaceChildren(factlife.element("p", "No chart: none of these series has a value.", { class: "missing" }));
+    else {
+      const names = made.lines.map((l) => l.colourKey);
+      const spec = fitted(made.whole ? board.intervals : board.curves, { ...made, place: names });
+      if (made.whole) spec.height = 30 * names.length;
+      else if (made.lines.length > 1) parts.keys.append(legend(made.lines));
+      drawing.push([parts.chart, { ...spec, description: `${title}. ${about}` }, made.rows]);
+    }
+    return finish(parts, id, made);
+  }
+
+  // Small charts on one axis and one scale, one for each colour of the lines.
+  function panels(id, { title, about, lines, ...given }) {
+    const parts = frame(id, title, about), made = prepared(lines, given);
+    const box = factlife.element("div", undefined, { class: "panels narrow" });
+    for (const key of new Set(made.lines.map((l) => l.colourKey))) {
+      const own = made.lines.filter((l) => l.colourKey === key), rows = made.rows.filter((r) => r.scope === key);
+      const panel = factlife.element("div", undefined, { class: "panel" });
+      const chart = factlife.element("div", undefined, { class: "chart", role: "img", "aria-label": `${title}: ${key}` });
+      const spec = fitted(board.curves, { ...made, lines: own, rows });
+      for (const { encoding: e } of spec.layer) for (const c of [e.x, e.y]) if (c && "title" in c) c.title = null;
+      drawing.push([chart, { ...spec, height: 120, description: `${title}: ${key}. ${about}` }, rows]);
+      panel.append(factlife.element("h4", key), chart);
+      box.append(panel);
+    }
+    parts.chart.replaceWith(box);
+    if (made.lines.some((l) => l.style)) parts.keys.append(legend([0, 1].map((style) => ({ label: ["measured", "by chance"][style], colour: "var(--ink)", style }))));
+    return finish(parts, id, made);
   }
 
   function rowsOf(table) {
@@ -266,5 +294,5 @@ factlife.plots = (() => {
 
   const colourOf = (key, i) => `var(--${SETS[key] ?? (board.roles.includes(key) ? `role-${key}` : key === "active" ? "ink" : `line-${(i % board.most) + 1}`)})`;
 
-  return { board, metrics, number, interval, points, curves, matrices, drawQueued, colourOf, SETS, AXES };
+  return { board, metrics, number, interval, points, curves, panels, matrices, drawQueued, colourOf, SETS, AXES };
 })();

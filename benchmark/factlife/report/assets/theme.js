@@ -204,7 +204,12 @@ Object.assign(factlife, (() => {
       button.addEventListener("click", async () => { await ready(); await make(); });
       line.append(button, " ");
     }
-    (figure.lastElementChild ?? figure).append(line);
+    const last = figure.lastElementChild;
+    if (last.tagName !== "DIV") { // figures side by side share four rows: no child more
+      const box = document.createElement("div");
+      last.replaceWith(box);
+      box.append(last, line);
+    } else last.append(line);
   }
 
   return { draw, fillData, offerPictures, picture, pixels };
