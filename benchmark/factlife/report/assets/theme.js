@@ -85,7 +85,7 @@ Object.assign(factlife, (() => {
     "fill", "fill-opacity", "stroke", "stroke-width", "stroke-opacity", "stroke-dasharray", "stroke-linecap", "opacity",
     "font-family", "font-size", "font-weight", "font-style", "text-anchor", "dominant-baseline", "text-decoration-line",
   ];
-  const UNSEEN = "svg, details, button, input, output, .hidden, .downloads, .readout";
+  const UNSEEN = "svg, details, button, input, .hidden, .downloads, .readout";
   const MARGIN = 12;
 
   function shape(tag, attributes, text) {
