@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.table import Table
-from tests import bench_series
+from tests import bench_circuits, bench_series
 from tests.tiny import byte_level_tokenizer
 from transformers import AutoModelForCausalLM, Olmo2Config
 from transformers.utils import logging as transformers_logging
@@ -135,7 +135,7 @@ def main() -> int:
     table = Table(title=f"{torch.get_num_threads()} threads, {PAIRS} pairs each")
     for heading in ("benchmark", "a", "s", "b", "s", "a / b (range)", "target", ""):
         table.add_column(heading)
-    found = run() + bench_series.run(compare, Ratio)
+    found = run() + bench_circuits.run(compare, Ratio) + bench_series.run(compare, Ratio)
     for r in found:
         low, high = min(r.ratios), max(r.ratios)
         ratio = f"{statistics.median(r.ratios):.2f} ({low:.2f} to {high:.2f})"

@@ -18,7 +18,7 @@ from tests.report.circuit_run import FOURTEEN, LARGE, CircuitDesign, build_circu
 from tests.report.synthetic import Design, build_run
 
 from factlife.report import write_report
-from factlife.report.circuit_roles import ROLES, role_maps
+from factlife.report.circuit_roles import role_maps
 from factlife.report.circuit_view import _log_spread, _shape, _spread, select
 from factlife.report.view import load_view
 from factlife.scores import METRICS
@@ -162,7 +162,8 @@ def test_transitions_hold_probability_null_and_rate(run: RunStore, charts: dict[
             assert r["shade"] == pytest.approx(p or 0.0, rel=1e-5)
             assert p is None or r["note"] == f"null {100 * wanted['null_mean']:.0f}"
         else:
-            assert float(r["label"].replace("−", "-")) == pytest.approx(rate, abs=0.006)
+            said = None if r["label"] == "–" else float(r["label"].replace("−", "-"))
+            assert said == (rate if rate is None else pytest.approx(rate, abs=0.006))
             assert 0 <= r["shade"] <= 1
             assert r["before"] != r["after"] or r["shade"] == 0
 
@@ -231,7 +232,8 @@ def test_sensitivity_holds_the_protocols_own_setting_too(
 
 def test_letters_of_the_map_are_the_roles(run: RunStore, drawings: dict[str, Any]) -> None:
     place = {c["revision"]: i for i, c in enumerate(drawings["checkpoints"])}
-    letters = dict(zip(ROLES, drawings["letters"], strict=True))
+    letters = {"general": "g", "entity": "e", "relation": "r", "fact": "f", "inactive": "."}
+    assert dict(zip(drawings["roles"], drawings["letters"], strict=True)) == letters
     table = run.read("roles").to_pylist()
     for r in table:
         m = drawings["map"][r["kind"]]
@@ -429,6 +431,23 @@ def test_a_chain_is_held_against_the_end_of_pretraining(make: MakeRun) -> None:
         if r["kind"] == "head":
             pairs = [(role["a", r["layer"], h], role["b", r["layer"], h]) for h in range(4)]
             assert r["switches"] == sum("inactive" not in p and p[0] != p[1] for p in pairs) / 4
+
+
+def test_a_run_of_this_track_alone_has_a_report(make: MakeRun) -> None:
+    run = make(CircuitDesign(Design(tokens=(0, 4_000, 80_000))))
+    for name in ("recall", "candidates"):
+        run.remove_table(name)
+    kept = [s for s in run.read("scores").to_pylist() if s["metric"].startswith("circuits.")]
+    run.write_part("scores", kept)
+    page = page_of(run)
+    for name in SECTIONS:
+        assert page.one("section", id=name)
+    assert not page.all("section", id="accuracy")
+    assert "3 checkpoints" in page.one("header").text
+    assert "20 facts" in page.one("header").text
+    options = page.one("section", id="role-map").all("option")
+    assert len(options) == 11  # all facts and ten relations
+    assert [o.text for o in options][:2] == ["all facts", "books written"]
 
 
 def test_no_ablations_and_no_edges(make: MakeRun) -> None:

@@ -87,6 +87,6 @@ def _subtitle(view: View) -> str:
         first, last = view.axis.values[0], view.axis.values[-1]
         span = text.si(last) if first == last else f"{text.si(first)} to {text.si(last)}"
         parts.append(f"{span} training tokens")
-    if view.cube.fact_ids:
-        parts.append(text.counted(len(view.cube.fact_ids), "fact"))
+    if facts := len(view.cube.fact_ids) or len(view.circuit_facts):
+        parts.append(text.counted(facts, "fact"))
     return " · ".join(parts)

@@ -94,7 +94,7 @@ def families(kinds: Sequence[str]) -> dict[str, dict[str, str]]:
 
 def _scores(view: View) -> Iterator[Row]:
     """Metrics over training, with their nulls."""
-    scopes = [OVERALL, *view.scopes.relations]
+    scopes = view.circuit_scopes
     for family, metrics in families(list(view.role_maps)).items():
         for metric, line in metrics.items():
             for measure, name in ((MEASURED, metric), (NULL, f"{metric}_null")):
@@ -244,6 +244,11 @@ def _ablations(view: View) -> Iterator[Row]:
                 if e is not None and e["value"] is not None:
                     yield {"unit": unit, "role": role, "condition": condition, "checkpoint": c,
                            **{k: e[k] for k in _ESTIMATE}}  # fmt: skip
+    for role in ACTIVE:
+        e = view.circuit_score(f"ablation_whole_{role}", OVERALL, c)
+        if e is not None and e["value"] is not None:
+            yield {"unit": "whole", "role": role, "condition": role, "checkpoint": c,
+                   **{k: e[k] for k in _ESTIMATE}}  # fmt: skip
     for metric, kept in KEPT.items():
         e = view.circuit_score(metric, OVERALL, c)
         if e is not None and e["value"] is not None:

@@ -108,9 +108,9 @@ def select(view: View, budget: int = BUDGET) -> Selection | None:
 
 
 def _reading_order(view: View, fact: str) -> tuple[int, str]:
-    relations = list(view.scopes.relations)
-    relation = dict(zip(view.cube.fact_ids, view.cube.relations, strict=True)).get(fact)
-    return (relations.index(relation) if relation in relations else len(relations), fact)
+    relation = view.circuit_facts.get(fact, "")
+    order = view.circuit_scopes
+    return (order.index(relation) if relation in order else len(order), fact)
 
 
 def _shape(

@@ -44,6 +44,9 @@ def all_datasets(view: View) -> dict[str, Any]:
     """Every data set that the figures of the report draw from, by name."""
     if not view.measured:
         return {}
+    circuits = {name: pack(*made) for name, made in view.circuit_rows.items()}
+    if not view.recalled:
+        return {"checkpoints": _checkpoints(view), **circuits}
     metrics = [m for m in METRICS if m.per_revision and not m.name.startswith("circuits.")]
     return {
         "checkpoints": _checkpoints(view),
@@ -57,7 +60,7 @@ def all_datasets(view: View) -> dict[str, Any]:
         "facts": _facts(view),
         "knowledge": _knowledge(view),
         "templates": _templates(view),
-        **{name: pack(*made) for name, made in view.circuit_rows.items()},
+        **circuits,
     }
 
 

@@ -83,9 +83,17 @@ class View:
 
     @cached_property
     def measured(self) -> tuple[Row, ...]:
-        """Checkpoints with recall rows, in order: C of them."""
+        """Checkpoints with recall rows, or in a run without recall those with roles: C of them."""
         rows = {c["revision"]: c for c in self.checkpoints}
-        return tuple(rows[c.revision] for c in self.cube.checkpoints)
+        if self.recalled:
+            return tuple(rows[c.revision] for c in self.cube.checkpoints)
+        found = set(pc.unique(self.roles["revision"]).to_pylist())
+        return tuple(c for c in self.checkpoints if c["revision"] in found)
+
+    @property
+    def recalled(self) -> bool:
+        """Whether the recall track was measured."""
+        return bool(self.cube.checkpoints)
 
     @cached_property
     def axis(self) -> Axis:
@@ -174,6 +182,18 @@ class View:
     def role_maps(self) -> Mapping[str, RoleMap]:
         """Kind of component -> roles at the measured checkpoints, for the kinds that have any."""
         return role_maps(self.roles, [c["revision"] for c in self.measured])
+
+    @cached_property
+    def circuit_facts(self) -> Mapping[str, str]:
+        """Fact -> relation, for the facts with circuits."""
+        pairs = self.circuits.group_by(["fact_id", "relation"], use_threads=False).aggregate([])
+        return {r["fact_id"]: r["relation"] for r in pairs.to_pylist()}
+
+    @cached_property
+    def circuit_scopes(self) -> list[str]:
+        """All facts, then the relations in the order of reading."""
+        known = list(self.scopes.relations)
+        return [OVERALL, *known, *sorted(set(self.circuit_facts.values()) - set(known))]
 
     @cached_property
     def circuit_series(self) -> Series:

@@ -58,6 +58,18 @@ def _no_compile(device: torch.device) -> str | None:
         return "no C compiler on the PATH"
     if device.type != "cpu" and not importlib.util.find_spec("triton"):
         return "triton is not installed"
+    return _compile_fails(device)
+
+
+@functools.cache
+def _compile_fails(device: torch.device) -> str | None:
+    """What goes wrong with a first small kernel: a cache folder that is noexec, an old GPU, …"""
+    y, w = torch.ones(1, 2, 8, device=device), torch.ones(1, 1, 2, 2, device=device)
+    out = torch.zeros(1, 2, 2, 1, device=device)
+    try:
+        compiled(y, w, torch.ones(1, 1, 2, 8, device=device), out)
+    except Exception as error:  # whatever the compiler's many layers raise
+        return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
     return None
 
 

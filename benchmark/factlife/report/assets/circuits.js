@@ -305,81 +305,122 @@
       return { into, text: `${token(fact, position)}, ${name}${parts ? `: ${parts}` : ""}.` };
     }
 
+    // Places of columns and layers for the width there is.
+    function measure(fact) {
+      const n = fact.tokens.length, left = 40;
+      const column = clamp(42, Math.floor((cssVisible(box) - left - 16) / n), 110);
+      const row = clamp(34, Math.floor(560 / layers), 112);
+      const slanted = column < 74, foot = slanted ? 64 : 28, head = slanted ? 64 : 34;
+      const height = head + layers * row + foot;
+      const y = (layer) => height - foot - layer * row;
+      return {
+        n, left, column, row, slanted, height, y,
+        width: left + n * column + (slanted ? 34 : 12),
+        x: (i) => left + (i + 0.5) * column,
+        middle: (layer) => (parallel ? y(layer + 1) : y(layer) - row * 0.56),
+        bow: clamp(7, column * 0.2, 15),
+      };
+    }
+
+    function frame(svg, fact, at) {
+      for (let layer = 0; layer < layers; layer++) {
+        if (layer % 2 === 0) svg.append(shape("rect", { class: "band", x: at.left - 8, y: at.y(layer + 1), width: at.n * at.column + 16, height: at.row }));
+        svg.append(shape("text", { x: at.left - 14, y: at.y(layer) - at.row / 2, "text-anchor": "end", "dominant-baseline": "central" }, layer));
+      }
+      svg.append(shape("text", { x: 2, y: at.y(layers) - 6 }, "layer"));
+      const cut = at.slanted ? 12 : Math.floor(at.column / 7.2);
+      const short = (name, most) => (name.length > most ? `${name.slice(0, most - 1)}…` : name);
+      fact.tokens.forEach((t, i) => {
+        const kind = fact.subject_at.includes(i) ? " subject" : fact.answer_at.includes(i) ? " answer" : "";
+        svg.append(placed(short(written(t), cut), at.x(i), at.y(0) + 18, `token${kind}`, at.slanted, 1));
+        if (fact.predicts.includes(i)) {
+          const next = short(`→ ${written(fact.tokens[i + 1] ?? "")}`, cut + 2);
+          svg.append(placed(next, at.x(i), at.y(layers) - 12, "token answer", at.slanted, -1));
+        }
+      });
+    }
+
+    function path(edge, at) {
+      const upper = edge.kind === "ffn" || edge.kind === "mid";
+      const x1 = at.x(edge.source), x2 = at.x(edge.target);
+      const y1 = upper && !parallel ? at.middle(edge.layer) : at.y(edge.layer);
+      const y2 = upper ? at.y(edge.layer + 1) : at.middle(edge.layer);
+      const bowed = (by) => `M${x1} ${y1}C${x1 + by} ${y1} ${x1 + by} ${y2} ${x2} ${y2}`;
+      if (edge.kind === "ffn") return bowed(1.3 * at.bow);
+      if (edge.kind !== "attention") return `M${x1} ${y1}V${y2}`;
+      if (edge.source === edge.target) return bowed(-at.bow);
+      return `M${x1} ${y1}C${x1} ${(y1 + y2) / 2} ${x2} ${(y1 + y2) / 2} ${x2} ${y2}`;
+    }
+
+    function line(edge, at, text) {
+      const d = path(edge, at), wide = 0.5 + edge.share * clamp(4, at.row / 12, 8);
+      const g = shape("g", { class: `edge ${edge.kind}`, "aria-label": text });
+      g.append(shape("path", { class: "line", d, "stroke-width": wide.toFixed(2) }));
+      if (edge.kind === "ffn") {
+        const side = clamp(3.5, 2.5 + edge.share * 9, 9);
+        const middle = ((parallel ? at.y(edge.layer) : at.middle(edge.layer)) + at.y(edge.layer + 1)) / 2;
+        g.append(shape("rect", { class: "mark", x: at.x(edge.source) + at.bow - side / 2, y: middle - side / 2, width: side, height: side }));
+      }
+      g.append(shape("path", { class: "hit", d }));
+      return g;
+    }
+
+    // The states that the drawn edges join: [[layer, after attention], position].
+    function states(shown) {
+      const used = new Map();
+      const use = (layer, after, position) => used.set(`${layer} ${after} ${position}`, [[layer, after], position]);
+      for (const { kind, layer, source, target } of shown) {
+        const upper = kind === "ffn" || kind === "mid";
+        use(layer, upper && !parallel, source);
+        if (upper || parallel) use(layer + 1, false, target);
+        else use(layer, true, target);
+      }
+      return used.values();
+    }
+
+    function dot(level, position, at, text) {
+      const centre = { cx: at.x(position), cy: level[1] ? at.middle(level[0]) : at.y(level[0]) };
+      const g = shape("g", { class: "node", "aria-label": text });
+      g.append(shape("circle", { ...centre, r: level[1] ? 2 : 3.2 }), shape("circle", { ...centre, r: 7, class: "hit" }));
+      return g;
+    }
+
+    function fillSvg(svg, fact, place, shown, at) {
+      const items = [], drawn = new Map();
+      for (const edge of shown) {
+        const text = words(fact, edge, place), node = line(edge, at, text);
+        svg.append(node);
+        drawn.set(edge, node);
+        items.push({ node, text, edge, on: [node], layer: edge.layer });
+      }
+      for (const [level, position] of states(shown)) {
+        const { into, text } = nodeWords(fact, level, position), node = dot(level, position, at, text);
+        svg.append(node);
+        items.push({ node, text, on: [node, ...into.map((e) => drawn.get(e)).filter(Boolean)], layer: level[1] ? level[0] : level[0] - 1 });
+      }
+      return items;
+    }
+
+    function next(items, item, key) {
+      const i = items.indexOf(item);
+      if (key === "ArrowRight") return items[i + 1];
+      if (key === "ArrowLeft") return items[i - 1];
+      if (key === "Home") return items[0];
+      if (key === "End") return items.at(-1);
+      const by = { ArrowUp: 1, ArrowDown: -1 }[key];
+      return by && items.find((other) => other.edge && other.layer === item.layer + by);
+    }
+
     function draw() {
       const { fact, nth, place } = state();
       label(control.place, figure, checkpointName(place));
       edges = unpack(fact.circuits[nth]);
       if (control.least && !chosenLeast && edges.length > 500) control.least.value = "0.05";
-      const { least } = state();
-      const shown = edges.filter((e) => e.share >= least);
-      const n = fact.tokens.length, width = cssVisible(box), left = 40;
-      const column = clamp(42, Math.floor((width - left - 16) / n), 110);
-      const row = clamp(34, Math.floor(560 / layers), 112);
-      const slanted = column < 74, foot = slanted ? 64 : 28, head = slanted ? 64 : 34;
-      const height = head + layers * row + foot, across = left + n * column + (slanted ? 34 : 12);
-      const x = (i) => left + (i + 0.5) * column;
-      const y = (layer) => height - foot - layer * row;
-      const middle = (layer) => (parallel ? y(layer + 1) : y(layer) - row * 0.56);
-      const wide = (share) => 0.5 + share * clamp(4, row / 12, 8);
-      const svg = shape("svg", { width: across, height, role: "group", "aria-label": `Circuit of ${fact.subject} at ${checkpointName(place)}: ${edges.length} lines; arrow keys move from line to line` });
-
-      for (let layer = 0; layer < layers; layer++) {
-        if (layer % 2 === 0) svg.append(shape("rect", { class: "band", x: left - 8, y: y(layer + 1), width: n * column + 16, height: row }));
-        svg.append(shape("text", { x: left - 14, y: y(layer) - row / 2, "text-anchor": "end", "dominant-baseline": "central" }, layer));
-      }
-      svg.append(shape("text", { x: 2, y: y(layers) - 6 }, "layer"));
-      const cut = slanted ? 12 : Math.floor(column / 7.2);
-      fact.tokens.forEach((t, i) => {
-        const kind = fact.subject_at.includes(i) ? " subject" : fact.answer_at.includes(i) ? " answer" : "";
-        let name = written(t);
-        if (name.length > cut) name = `${name.slice(0, cut - 1)}…`;
-        svg.append(placed(name, x(i), y(0) + 18, `token${kind}`, slanted, 1));
-        if (fact.predicts.includes(i)) {
-          let next = `→ ${written(fact.tokens[i + 1] ?? "")}`;
-          if (next.length > cut + 2) next = `${next.slice(0, cut + 1)}…`;
-          svg.append(placed(next, x(i), y(layers) - 12, "token answer", slanted, -1));
-        }
-      });
-
-      const items = [], drawn = new Map(), used = new Map();
-      const bow = clamp(7, column * 0.2, 15);
-      for (const edge of shown) {
-        const x1 = x(edge.source), x2 = x(edge.target);
-        let y1 = y(edge.layer), y2 = middle(edge.layer), d;
-        if (edge.kind === "ffn" || edge.kind === "mid") {
-          y1 = parallel ? y(edge.layer) : middle(edge.layer);
-          y2 = y(edge.layer + 1);
-        }
-        if (edge.kind === "ffn") d = `M${x1} ${y1}C${x1 + bow * 1.3} ${y1} ${x1 + bow * 1.3} ${y2} ${x2} ${y2}`;
-        else if (edge.kind === "attention" && edge.source === edge.target) d = `M${x1} ${y1}C${x1 - bow} ${y1} ${x1 - bow} ${y2} ${x2} ${y2}`;
-        else if (edge.kind === "attention") d = `M${x1} ${y1}C${x1} ${(y1 + y2) / 2} ${x2} ${(y1 + y2) / 2} ${x2} ${y2}`;
-        else d = `M${x1} ${y1}V${y2}`;
-        const g = shape("g", { class: `edge ${edge.kind}` });
-        g.append(shape("path", { class: "line", d, "stroke-width": wide(edge.share).toFixed(2) }));
-        if (edge.kind === "ffn") {
-          const side = clamp(3.5, 2.5 + edge.share * 9, 9);
-          g.append(shape("rect", { class: "mark", x: x1 + bow - side / 2, y: (y1 + y2) / 2 - side / 2, width: side, height: side }));
-        }
-        g.append(shape("path", { class: "hit", d }));
-        const text = words(fact, edge, place);
-        g.setAttribute("aria-label", text);
-        svg.append(g);
-        const item = { node: g, text, edge, on: [g], layer: edge.layer };
-        items.push(item);
-        drawn.set(edge, g);
-        used.set(`${edge.layer} ${edge.source}`, [[edge.layer, false], edge.source]);
-        const up = edge.kind === "attention" || edge.kind === "residual";
-        if (up && !parallel) used.set(`a${edge.layer} ${edge.target}`, [[edge.layer, true], edge.target]);
-        else used.set(`${edge.layer + 1} ${edge.target}`, [[edge.layer + 1, false], edge.target]);
-      }
-      for (const [level, position] of used.values()) {
-        const { into, text } = nodeWords(fact, level, position);
-        const at = { cx: x(position), cy: level[1] ? middle(level[0]) : y(level[0]) };
-        const g = shape("g", { class: "node", "aria-label": text });
-        g.append(shape("circle", { ...at, r: level[1] ? 2 : 3.2 }), shape("circle", { ...at, r: 7, class: "hit" }));
-        svg.append(g);
-        items.push({ node: g, text, on: [g, ...into.map((e) => drawn.get(e)).filter(Boolean)], layer: level[1] ? level[0] : level[0] - 1 });
-      }
+      const shown = edges.filter((e) => e.share >= state().least), at = measure(fact);
+      const name = `Circuit of ${fact.subject} at ${checkpointName(place)}: ${edges.length} lines; arrow keys move from line to line`;
+      const svg = shape("svg", { width: at.width, height: at.height, role: "group", "aria-label": name });
+      frame(svg, fact, at);
+      const items = fillSvg(svg, fact, place, shown, at);
 
       let lit = [];
       const light = (item) => {
@@ -398,20 +439,10 @@
         light(item);
         readout.textContent = item.text;
       };
-      if (items.length) {
-        roving(svg, items, describe, clear, (item, key) => {
-          const i = items.indexOf(item);
-          if (key === "ArrowRight") return items[i + 1];
-          if (key === "ArrowLeft") return items[i - 1];
-          if (key === "Home") return items[0];
-          if (key === "End") return items.at(-1);
-          const by = { ArrowUp: 1, ArrowDown: -1 }[key];
-          return by && items.find((other) => other.edge && other.layer === item.layer + by);
-        });
-      }
+      if (items.length) roving(svg, items, describe, clear, (item, key) => next(items, item, key));
       const first = !box.firstChild;
       box.replaceChildren(svg);
-      if (first) box.scrollLeft = across; // where the answer is predicted
+      if (first) box.scrollLeft = at.width; // where the answer is predicted
       clear();
     }
 

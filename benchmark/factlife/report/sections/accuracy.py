@@ -134,7 +134,7 @@ def _subset_figure(
 
 def over_training(view: View) -> Section | None:
     """Whole-answer accuracy of all facts, LOC and NAME, and the gap between the two."""
-    if not view.measured:
+    if not view.recalled:
         return None
     body = paragraphs(
         "LOC relations ask for a place, a language or a sport; NAME relations ask for a person. "
@@ -193,7 +193,7 @@ def relations(view: View) -> Section | None:
 
 def ways_of_asking(view: View) -> Section | None:
     """First token, generation, candidates, log-probability."""
-    if not view.measured:
+    if not view.recalled:
         return None
     every = [*view.scopes.wide, *view.scopes.relations]
     nats = Scale("nats", ".1f", ".2f", None)
@@ -231,7 +231,7 @@ def ways_of_asking(view: View) -> Section | None:
 def wording(view: View) -> Section | None:
     """Prompt sensitivity: several templates for one relation."""
     spread = "recall.template_spread"
-    if not view.measured:
+    if not view.recalled:
         return None
     if (why := view.why_missing(spread)) is not None:
         body = h("p", f"Not measured: {why}.", class_="missing")

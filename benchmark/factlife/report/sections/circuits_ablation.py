@@ -28,12 +28,44 @@ def ablation(view: View) -> Section | None:
         f"times. At {where}."
     )
     figures = [
+        _whole(view),
         _drop(view, "share", Scale("drop in share of facts", ".0%", ".1%", None)),
-        _drop(view, "nats", Scale("drop in log-probability (nats)", ".1f", ".2f", None)),
+        _drop(view, "nats", Scale("drop in log-probability (nats)", ".2~f", ".3f", None)),
         _kept(view),
         *([_over_training(view)] if len(places) > 1 else []),
     ]
     return Section("ablation", "Do the circuits matter?", "Ablation", body, figures)
+
+
+def _whole(view: View) -> Figure:
+    id_, about = (
+        "circuit-ablation-whole",
+        (
+            "Drop in recall when all heads of a role are ablated at once, in share of facts. Nothing "
+            "as large can be drawn from the other heads: the next charts compare equal numbers."
+        ),
+    )
+    found = {r["role"]: r for r in rows(view, "circuit_ablations", unit="whole")}
+    metrics = {f"ablation_whole_{r}": r for r in ACTIVE}
+    if not found:
+        return absent(id_, "Recall without a role", about, why_not(view, list(metrics)))
+    drawn = [r for r in ACTIVE if r in found]
+    worst = max(drawn, key=lambda r: found[r]["value"])
+    lost = text.number(found[worst]["value"], "difference of shares")
+    top = max(r["ci_high"] or r["value"] for r in found.values())
+    low = min(0.0, *(r["ci_low"] or 0.0 for r in found.values()))
+    return Figure(
+        id_, text.tight(f"Without any {worst} head the model loses {lost} of all facts"), about,
+        spec=charts.bars(
+            Scale("drop in share of facts", ".0%", ".1%", (low, max(top, 0.01))), drawn, drawn,
+            [COLOURS[r] for r in drawn], "condition",
+        ),
+        dataset="circuit_ablations",
+        where={"unit": ["whole"]},
+        columns=_COLUMNS[1:],
+        notes=grouped("Not measured", {f"{r} heads": why_not(view, [m])
+                                       for m, r in metrics.items() if r not in drawn}),
+    )  # fmt: skip
 
 
 def _drop(view: View, unit: str, scale: Scale) -> Figure:

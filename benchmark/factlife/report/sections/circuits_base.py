@@ -47,8 +47,7 @@ def rows(view: View, dataset: str, **where: Any) -> list[Row]:
 def scope_choices(view: View, dataset: str, **where: Any) -> list[tuple[str, str]]:
     """Scopes that a data set has rows for, all facts first, with their names."""
     found = dict.fromkeys(r["scope"] for r in rows(view, dataset, **where))
-    order = [OVERALL, *view.scopes.relations]
-    return [(s, scope_name(s)) for s in order if s in found]
+    return [(s, scope_name(s)) for s in view.circuit_scopes if s in found]
 
 
 def why_not(view: View, metrics: Sequence[str], scope: str = OVERALL) -> str:

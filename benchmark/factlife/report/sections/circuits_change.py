@@ -141,7 +141,7 @@ def _empty_panels(view: View, metrics: list[str]) -> list[str]:
     wanted = {f"circuits.{m}" for m in metrics}
     reasons = dict.fromkeys(
         r["reason"] for (m, s, _), r in view.scores.items()
-        if m in wanted and s in view.scopes.relations and r["reason"]
+        if m in wanted and s in view.circuit_scopes[1:] and r["reason"]
     )  # fmt: skip
     return [f"Where a value is missing: {'; '.join(reasons)}."] if reasons else []
 

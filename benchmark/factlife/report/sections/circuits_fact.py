@@ -20,8 +20,7 @@ def one_fact(view: View) -> Section | None:
     """The interactive drawing, where edges were kept."""
     if not has_roles(view) or (chosen := view.circuit_selection) is None or not chosen.facts:
         return None
-    relations = dict(zip(view.cube.fact_ids, view.cube.relations, strict=True))
-    names = [_name(view, f, relations.get(f)) for f in chosen.facts]
+    names = [_name(view, f, view.circuit_facts.get(f)) for f in chosen.facts]
     about = (
         "Tokens from left to right, layers from the bottom up. A line is as wide as its share of "
         "what is written there; only what reaches the positions that predict the answer is drawn. "

@@ -148,11 +148,11 @@ def _relation_heads(view: View) -> Figure:
     r = found[-1]
     beyond = r["ci_low"] > 0 or r["ci_high"] < 0
     title = (
-        f"Relation heads: {r['value']:+.1f} against permuted labels".replace("-", "−")
+        f"{r['value']:+.1f} relation heads against permuted labels at the last checkpoint"
         if beyond
-        else "Relation heads are no more than permuted labels give"
+        else "At the last checkpoint, relation heads are no more than permuted labels give"
     )
-    level = "as many as by chance"
+    title, level = title.replace("-", "−"), "as many as by chance"
     scale = Scale("heads beyond the null", "+.1~f", "+.1f", extent(found, [0.0]), 0.0, level)
     return Figure(
         id_, title, about,

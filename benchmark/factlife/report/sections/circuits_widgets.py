@@ -8,7 +8,7 @@ from factlife.report.figures import Key, legend
 from factlife.report.html import Child, Html, h
 from factlife.report.sections.base import scope_name
 from factlife.report.sections.circuits_base import role_keys
-from factlife.report.view import OVERALL, View
+from factlife.report.view import View
 
 MAP, CIRCUIT = "circuit-map", "circuit-fact"
 EDGE_KEYS = (
@@ -22,7 +22,7 @@ def role_map(view: View) -> Html:
     """Layer x head with a slider over checkpoints and a choice of scope."""
     m = next(iter(view.role_maps.values()))
     places = m.checkpoints
-    scopes = [s for s in (OVERALL, *view.scopes.relations) if s in m.scopes]
+    scopes = [s for s in view.circuit_scopes if s in m.scopes]
     controls = [
         _choice("Facts shown", "scope", [(s, scope_name(s)) for s in scopes]),
         slider(view, places) if len(places) > 1 else None,

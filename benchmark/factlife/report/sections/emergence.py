@@ -17,7 +17,7 @@ _METRICS = (*EMERGENCE, "recall.area")
 
 def emergence(view: View) -> Section | None:
     """Ranges of tokens within which accuracy reached half and nine tenths of its final value."""
-    if not view.measured:
+    if not view.recalled:
         return None
     scopes = [*view.scopes.wide, *view.scopes.relations]
     rows = [

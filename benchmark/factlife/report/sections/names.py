@@ -13,7 +13,7 @@ _X, _J = "hallucination.excess_loss", "hallucination.name_information"
 
 def made_up_names(view: View) -> Section | None:
     """X and J, known against made-up names, confident answers."""
-    if not view.measured:
+    if not view.recalled:
         return None
     if (why := view.why_missing(_X)) is not None:
         body = h("p", f"Not measured: {why}.", class_="missing")
