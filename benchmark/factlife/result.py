@@ -7,6 +7,7 @@ validator serves the command line, CI and the leaderboard.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
 import types
@@ -18,6 +19,7 @@ from typing import Any
 
 import jsonschema
 
+from factlife.conform import Check, quick_check
 from factlife.errors import SubmissionError
 
 SCHEMA_VERSION = 1
@@ -222,12 +224,19 @@ def problems(value: Any, file: str) -> list[Problem]:
     """Everything that is wrong with a parsed result.json, sorted by place."""
     if found := _newer(value, file):
         return [found]
+    if _conforms()(value):
+        return [*_unusable_numbers(value, file)] or list(_inconsistencies(value, file))
     validator = jsonschema.Draft202012Validator(result_schema())
     broken = [
         Problem(file, _pointer(e.absolute_path), e.message, _MEND.get(str(e.validator), "mend it"))
         for e in sorted(validator.iter_errors(value), key=lambda e: list(map(str, e.absolute_path)))
     ]
     return [*_unusable_numbers(value, file), *broken] or list(_inconsistencies(value, file))
+
+
+@functools.cache
+def _conforms() -> Check:
+    return quick_check(result_schema())
 
 
 def _newer(value: Any, file: str) -> Problem | None:

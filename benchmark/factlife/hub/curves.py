@@ -139,35 +139,41 @@ def _of_result(entry: Entry) -> pa.Table:
 def pack(scores: pa.Table, revisions: list[str]) -> dict[str, Any]:
     """Metric -> scope -> [values, lows, highs, n] over revisions; a metric of the series has one.
 
-    Numbers keep five significant digits; null is not measured.
+    Numbers keep five significant digits; null is not measured. n is one number where it is the same
+    everywhere.
     """
-    if not scores.num_rows:
-        return {}
     place = {r: i for i, r in enumerate(revisions)}
-    metrics, scopes = (scores[c].to_pylist() for c in ("metric", "scope"))
-    columns = {c: scores[c].to_numpy(zero_copy_only=False) for c in _ESTIMATE}
+    keys = zip(scores["metric"].to_pylist(), scores["scope"].to_pylist(), strict=True)
     at = [place.get(r, 0) for r in scores["revision"].to_pylist()]
+    columns = [_short(scores[c].to_numpy()) for c in _ESTIMATE[:3]]
+    columns.append(scores["n"].to_pylist())
     rows: dict[tuple[str, str], list[int]] = {}
-    for i, key in enumerate(zip(metrics, scopes, strict=True)):
+    for i, key in enumerate(keys):
         rows.setdefault(key, []).append(i)
     made: dict[str, Any] = {}
     for (metric, scope), mine in sorted(rows.items(), key=lambda r: _ORDER[r[0][0]]):
         size = len(revisions) if BY_NAME[metric].per_revision else 1
-        places = [at[i] if size > 1 else 0 for i in mine]
-        made.setdefault(metric, {})[scope] = [
-            _spread(columns[c][mine], places, size) for c in _ESTIMATE
-        ]
+        *estimates, n = [_spread(c, mine, at if size > 1 else None, size) for c in columns]
+        alike = set(n) - {None}
+        made.setdefault(metric, {})[scope] = [*estimates, alike.pop() if len(alike) == 1 else n]
     return made
 
 
-def _spread(values: npt.NDArray[Any], places: list[int], size: int) -> list[float | int | None]:
+def _spread(column: list[Any], rows: list[int], at: list[int] | None, size: int) -> list[Any]:
     """Values at their places, null between."""
-    spread: list[float | int | None] = [None] * size
-    for at, value in zip(places, values.tolist(), strict=True):
-        spread[at] = value if isinstance(value, int) else _short(value)
+    if at is None:
+        return [column[rows[-1]]]
+    spread: list[Any] = [None] * size
+    for i in rows:
+        spread[at[i]] = column[i]
     return spread
 
 
-def _short(value: float) -> float | int:
-    rounded = float(f"{value:.5g}")
-    return int(rounded) if rounded == int(rounded) and abs(rounded) < 2**53 else rounded
+def _short(values: npt.NDArray[np.float64]) -> list[Any]:
+    """Five significant digits; whole numbers as integers, which are shorter in JSON."""
+    size = np.floor(np.log10(np.abs(values), where=values != 0, out=np.zeros(len(values))))
+    up, down = 10.0 ** np.maximum(4 - size, 0), 10.0 ** np.maximum(size - 4, 0)
+    digits = np.round(values / down * up)
+    rounded = np.where(np.isfinite(up), digits / up * down, values)
+    whole = (rounded == np.round(rounded)) & (np.abs(rounded) < 2**53)
+    return [int(v) if w else v for v, w in zip(rounded.tolist(), whole.tolist(), strict=True)]

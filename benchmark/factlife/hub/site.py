@@ -18,6 +18,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from factlife.errors import PartialError
 from factlife.hub.board import HEADLINES, page
 from factlife.hub.collect import Entry
 from factlife.hub.ranks import ranks
@@ -41,8 +42,7 @@ def write_site(entries: Sequence[Entry], out: Path) -> Path:
     """
     html, more = page(entries)
     for e in entries:
-        data = series_data(e)
-        write_text(out / "series" / f"{e.slug}.js", received(e.slug, data))
+        _put(out / "series" / f"{e.slug}.js", received(e.slug, series_data(e)))
     _sweep(out / "series", {f"{e.slug}.js" for e in entries})
     write_text(out / "rows.js", received("rows", more))
     write_text(out / "vega.js", vega_bundle() + '\nfactlife.receive("vega", null);\n')
@@ -54,6 +54,17 @@ def write_site(entries: Sequence[Entry], out: Path) -> Path:
 def received(name: str, value: Any) -> str:
     """A script that hands a value to the page; no content can be anything but a JSON value."""
     return f"factlife.receive({json_text(name)}, {json_text(value)});\n"
+
+
+def _put(path: Path, text: str) -> None:
+    """Write one of many files that can be made again: without waiting for the disk."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, "utf-8")
+    except OSError as error:
+        raise PartialError(
+            f"cannot write {path}: {error.strerror}; make room and build the board again"
+        ) from error
 
 
 def _sweep(folder: Path, kept: set[str]) -> None:

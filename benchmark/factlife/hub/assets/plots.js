@@ -86,7 +86,7 @@ factlife.plots = (() => {
     if (!found) return [];
     const [value, low, high, n] = found;
     return value.flatMap((v, i) => v === null ? [] : [{
-      value: v, ci_low: low[i], ci_high: high[i], n: n[i],
+      value: v, ci_low: low[i], ci_high: high[i], n: Array.isArray(n) ? n[i] : n,
       ...(metrics[metric].curve ? { ...series.checkpoints[i], position: i } : { revision: "whole series" }),
     }]);
   }
