@@ -93,5 +93,3 @@ def _transitions(rng: np.random.Generator) -> Any:
                 "role_after": after, "count": int(100 * p), "probability": p, "ci_low": 0.9 * p,
                 "ci_high": min(1.0, 1.1 * p), "null_mean": 0.2, "null_low": 0.1, "null_high": 0.3,
             }  # fmt: skip
-
-

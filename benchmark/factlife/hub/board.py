@@ -7,7 +7,7 @@ when a reader sorts, filters or asks for them. So do the curves of each series, 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 from factlife.circuits.metrics.registry import ROLE_NAMES
@@ -56,7 +56,7 @@ def page(entries: Sequence[Entry]) -> tuple[str, dict[str, str]]:
     shown = [(s, found) for s, found in groups.items() if found]
     rows = {s: _rows(s, found, entries) for s, found in shown}
     sections = [_section(s, found, rows[s][:FIRST]) for s, found in shown]
-    overview = h("div", _controls(shown), sections, _published(), _meanings(), id="view-table")
+    overview = h("div", _controls(), sections, _published(), _meanings(), id="view-table")
     empty = [h("div", id=f"view-{v}", class_="view", hidden=True) for v in ("series", "compare")]
     html = whole_page(
         title="factlife leaderboard",
@@ -82,8 +82,6 @@ _ALWAYS = [("published", "Published figures"), ("meanings", "Columns")]
 
 def _board(entries: Sequence[Entry]) -> dict[str, Any]:
     """What the page's script needs: names, the registry, and the charts that reports draw too."""
-    axis = make_axis_between("tokens", "", [0, 1, 10], zero=True)
-    tones = ["ink"]
     return {
         "series": [
             {"slug": e.slug, "name": e.series, "section": e.section, "badge": e.badge}
@@ -94,8 +92,17 @@ def _board(entries: Sequence[Entry]) -> dict[str, Any]:
         "most": MOST,
         "first": FIRST,
         "roles": list(ROLES),
-        "curves": charts.curves(axis, SHARE, ["all"], tones, ["one", "two"]),
-        "intervals": charts.intervals(SHARE, "scope", ["all"], ["all"], tones),
+        **_charts(),
+    }
+
+
+@cache
+def _charts() -> dict[str, charts.Spec]:
+    """Charts of the report, into which the script puts axis, scale and colours."""
+    axis = make_axis_between("tokens", "", [0, 1, 10], zero=True)
+    return {
+        "curves": charts.curves(axis, SHARE, ["all"], ["ink"], ["one", "two"]),
+        "intervals": charts.intervals(SHARE, "scope", ["all"], ["all"], ["ink"]),
         "matrix": charts.matrix(ROLES),
     }
 
@@ -119,7 +126,7 @@ def _header(entries: Sequence[Entry]) -> Html:
     )
 
 
-def _controls(shown: Sequence[tuple[str, Sequence[Entry]]]) -> Html:
+def _controls() -> Html:
     search = h("input", type="search", id="filter", autocomplete="off", disabled=True,
                placeholder="series, architecture, profile, flag …")  # fmt: skip
     tracks = list(dict.fromkeys(track(m) for m in HEADLINES))
@@ -254,7 +261,9 @@ def _metric(
         h("small", text.interval(row["ci_low"], row["ci_high"], metric.unit)),
         interval_mark(row, ends, log),
         _apart(entry, metric),
-        h("span", str(place), class_="rank best" if place.place == 1 else "rank") if place else None,
+        h("span", str(place), class_="rank best" if place.place == 1 else "rank")
+        if place
+        else None,
         class_="number",
         data_key=repr(row["value"]),
     )

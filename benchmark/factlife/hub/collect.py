@@ -14,7 +14,7 @@ from factlife.errors import UsageError
 from factlife.report.identity import command
 from factlife.result import load_result, metric_key
 from factlife.scores import BY_NAME
-from factlife.store import MANIFEST, canonical_json, sha256_json
+from factlife.store import MANIFEST, sha256_json
 
 FILE = "result.json"
 RANKED_PROFILE = "standard"
@@ -46,10 +46,15 @@ class Entry:
         return found
 
     @cached_property
+    def digest(self) -> str:
+        """sha256 over the result."""
+        return sha256_json(self.result)
+
+    @cached_property
     def slug(self) -> str:
         """Its name in addresses and file names: harmless letters of the series, and a hash."""
         kept = re.sub(r"[^a-z0-9]+", "-", self.series.rpartition("/")[2].lower())[:40].strip("-")
-        return f"{kept or 'series'}-{sha256_json(self.result)[:10]}"
+        return f"{kept or 'series'}-{self.digest[:10]}"
 
     @property
     def command(self) -> str:
@@ -132,8 +137,8 @@ def collect(paths: Sequence[Path]) -> list[Entry]:
         where = ", ".join(map(str, paths)) or "no path given"
         raise UsageError(f"no {FILE} under {where}; give a run folder that `factlife score` wrote")
     found = [Entry(load_result(f), _recorded(f.parent), f.parent) for f in files]
-    unique = {canonical_json(e.result): e for e in found}  # a copy of a result is no second one
-    return [unique[k] for k in sorted(unique, key=lambda k: (unique[k].series.casefold(), k))]
+    unique = {e.digest: e for e in found}  # a copy of a result is no second one
+    return sorted(unique.values(), key=lambda e: (e.series.casefold(), e.digest))
 
 
 def _recorded(folder: Path) -> str | None:

@@ -1,4 +1,4 @@
-"""What lies beside a result.json: the tables `scores` and `transitions`, as a submission holds them.
+"""What lies beside a result.json: `scores` and `transitions`, as a submission holds them.
 
 `scores.parquet` and `transitions.parquet` are the run's own parts, byte for byte, so that the
 digest in result.json speaks of them. A run folder is read too. Whoever sent them, a row of the
@@ -171,9 +171,9 @@ def _spread(column: list[Any], rows: list[int], at: list[int] | None, size: int)
 
 def _short(values: npt.NDArray[np.float64]) -> list[Any]:
     """Five significant digits; whole numbers as integers, which are shorter in JSON."""
+    values = np.where(np.abs(values) < 1e-300, 0.0, values)  # its digits could not be shifted up
     size = np.floor(np.log10(np.abs(values), where=values != 0, out=np.zeros(len(values))))
     up, down = 10.0 ** np.maximum(4 - size, 0), 10.0 ** np.maximum(size - 4, 0)
-    digits = np.round(values / down * up)
-    rounded = np.where(np.isfinite(up), digits / up * down, values)
+    rounded = np.round(values / down * up) / up * down
     whole = (rounded == np.round(rounded)) & (np.abs(rounded) < 2**53)
     return [int(v) if w else v for v, w in zip(rounded.tolist(), whole.tolist(), strict=True)]

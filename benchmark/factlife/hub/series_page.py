@@ -88,7 +88,9 @@ def _provenance(entry: Entry, tables: Tables) -> Html:
         h("p", "To measure it again:"),
         h("pre", h("code", entry.command), tabindex=0, class_="command"),
         h("p", source),
-        h("div", h("p", "Warnings:"), h("ul", [h("li", w) for w in warnings])) if warnings else None,
+        h("div", h("p", "Warnings:"), h("ul", [h("li", w) for w in warnings]))
+        if warnings
+        else None,
         definitions(identity(entry.result)),
         h("details", h("summary", "Checkpoints and hashes"), _checkpoints(entry)),
     )

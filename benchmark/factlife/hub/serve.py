@@ -42,10 +42,11 @@ class Handler(SimpleHTTPRequestHandler):
         """The file that an address means; a place that does not exist for every other address."""
         root = Path(self.directory)
         parts = [p for p in posixpath.normpath(unquote(urlsplit(path).path)).split("/") if p]
+        if any(p.startswith(".") or "\0" in p for p in parts):
+            return str(root / "nowhere" / "nothing")
         found = root.joinpath(*parts or [PAGE]).resolve()
-        hidden = any(p.startswith(".") for p in parts)
         inside = found.is_relative_to(root) and found.suffix in _SERVED and found.is_file()
-        return str(found if inside and not hidden else root / "nowhere" / "nothing")
+        return str(found if inside else root / "nowhere" / "nothing")
 
     def end_headers(self) -> None:
         """Nothing is kept by the browser and nothing is guessed about types."""

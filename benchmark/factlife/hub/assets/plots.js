@@ -280,6 +280,7 @@ factlife.plots = (() => {
     const mine = drawing;
     drawing = [];
     for (const chart of jobs.keys()) if (!chart.isConnected) jobs.delete(chart);
+    if (!mine.length) return;
     await factlife.need("vega", "vega.js");
     for (const [chart, spec, rows] of mine) {
       if (!chart.isConnected) continue; // the reader went on
