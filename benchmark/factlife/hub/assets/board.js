@@ -86,7 +86,18 @@
     const style = byId("chosen-columns") ?? document.head.appendChild(element("style", "", { id: "chosen-columns" }));
     const track = [...columns.options].find((o) => o.selected && /^[a-z_]+$/.test(o.value))?.value;
     style.textContent = track ? `.board [data-track]:not([data-track="${track}"]) { display: none; }` : "";
+    edges();
   }
+
+  // Marks the tables that have columns beyond the right edge.
+  function edges() {
+    for (const table of tables) {
+      const box = table.parentElement;
+      box.classList.toggle("more", box.scrollLeft + box.clientWidth < box.scrollWidth - 2);
+    }
+  }
+  for (const table of tables) table.parentElement.addEventListener("scroll", edges, { passive: true });
+  addEventListener("resize", edges);
 
   // ---- picking ------------------------------------------------------------------------------
 
@@ -315,6 +326,7 @@
     if (another && shown === "view-table") [scrolled, focused] = [scrollY, document.activeElement];
     for (const id of VIEWS) byId(id).hidden = id !== wanted;
     document.body.dataset.view = wanted.slice(5);
+    edges();
     shown = wanted;
     if (another) scrollTo({ top: wanted === "view-table" ? scrolled : 0, behavior: "instant" });
     if (another && wanted === "view-table") focused?.focus({ preventScroll: true });
