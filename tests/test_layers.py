@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "benchmark" / "factlife"
 
 FLOORS = {
-    "errors": -1, "schema": 0, "result": 0, "store": 0, "config": 0, "stats": 0,
+    "errors": -1, "conform": -1, "schema": 0, "result": 0, "store": 0, "config": 0, "stats": 0,
     "series": 1, "corpora": 1,
     "tracing": 2, "training": 2, "scoring": 2,
     "recall": 3, "circuits": 3, "injection": 3, "dynamics": 3,

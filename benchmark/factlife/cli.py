@@ -819,12 +819,31 @@ def leaderboard_build(
     results: Annotated[
         list[Path], typer.Argument(help="result.json files, or folders that hold some.")
     ],
-    out: Annotated[Path, typer.Option(help="Folder for index.html.")] = Path("leaderboard"),
+    out: Annotated[Path, typer.Option(help="Folder for the page and its files.")] = Path(
+        "leaderboard"
+    ),
 ) -> None:
     """Build the static leaderboard from result files."""
     from factlife.hub import build_board
 
     print(build_board(results, out))
+
+
+@leaderboard_app.command("serve")
+@guarded
+def leaderboard_serve(
+    folder: Annotated[Path, typer.Argument(help="Folder of a built leaderboard.")] = Path(
+        "leaderboard"
+    ),
+    port: Annotated[int, typer.Option(help="Port on this machine; 0: any free one.")] = 8000,
+) -> None:
+    """Show a built leaderboard on this machine, offline, until Ctrl-C."""
+    from factlife.hub import serve
+
+    with serve(folder, port) as server:
+        print(f"http://127.0.0.1:{server.server_address[1]}/ (Ctrl-C ends it)", flush=True)
+        with suppress(KeyboardInterrupt):
+            server.serve_forever()
 
 
 # ---- output ----------------------------------------------------------------------------------

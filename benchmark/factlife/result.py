@@ -9,6 +9,7 @@ Version 2 has `command`. A file of version 1 is read as one of version 2 whose c
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
 import re
@@ -21,6 +22,7 @@ from typing import Any
 
 import jsonschema
 
+from factlife.conform import Check, quick_check
 from factlife.errors import SubmissionError
 
 SCHEMA_VERSION = 2
@@ -247,12 +249,19 @@ def problems(value: Any, file: str) -> list[Problem]:
     value = upgraded(value)
     if found := _newer(value, file):
         return [found]
+    if _conforms()(value):
+        return [*_unusable_numbers(value, file)] or list(_inconsistencies(value, file))
     validator = jsonschema.Draft202012Validator(result_schema())
     broken = [
         Problem(file, _pointer(e.absolute_path), e.message, _mend(e))
         for e in sorted(validator.iter_errors(value), key=lambda e: list(map(str, e.absolute_path)))
     ]
     return [*_unusable_numbers(value, file), *broken] or list(_inconsistencies(value, file))
+
+
+@functools.cache
+def _conforms() -> Check:
+    return quick_check(result_schema())
 
 
 def _newer(value: Any, file: str) -> Problem | None:

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from tests.hub.results import HEADLINES, make_result, metric_row
-from tests.pages import Element, check_page, data_of
+from tests.pages import Element, check_page, data_of, parse
 
 from factlife.errors import SubmissionError, UsageError
 from factlife.hub import build_board, collect
 from factlife.hub.collect import Entry
-from factlife.hub.ranks import Rank, rank
+from factlife.hub.ranks import Rank
+from factlife.hub.ranks import ranks as places
+from factlife.hub.series_page import series_data
+from factlife.hub.site import received
 from factlife.report.identity import command
 from factlife.scores import BY_NAME, METRICS
 from factlife.store import write_json
@@ -30,7 +35,14 @@ def board(*paths: Path) -> Element:
 
 def ranks(metric: str, *results: dict[str, Any]) -> list[Rank | None]:
     entries = [Entry(r) for r in results]
-    return [rank(e, BY_NAME[metric], entries) for e in entries]
+    found = places(BY_NAME[metric], entries)
+    return [found.get(id(e)) for e in entries]
+
+
+def records(page_folder: Path) -> list[dict[str, Any]]:
+    """The rows that can be downloaded."""
+    found: list[dict[str, Any]] = json.loads((page_folder / "leaderboard.json").read_text("utf-8"))
+    return found
 
 
 def with_accuracy(
@@ -49,8 +61,8 @@ def test_one_row_a_result_in_the_section_of_its_profile(folder: Folder) -> None:
             make_result("d"), make_result("e", "timecourse-2025"),
         )
     )  # fmt: skip
-    found = {s.attributes["id"]: [n.text for n in s.all("span", class_="name")]
-             for s in page.all("section") if s.all("table")}  # fmt: skip
+    found = {s.attributes["id"]: [n.text for n in s.all("a", class_="name")]
+             for s in page.all("section", class_="rows")}  # fmt: skip
     assert found == {"standard": ["d"], "reference": ["c"], "demo": ["a", "b"], "other": ["e"]}
     assert list(found) == ["standard", "reference", "demo", "other"]
 
@@ -71,13 +83,14 @@ def test_a_row_shows_model_coverage_protocol_and_every_headline(folder: Folder) 
     assert "800M 400M to 800M" in cells[EMERGENCE].text
 
 
-def test_details_hold_provenance_and_the_command(folder: Folder) -> None:
+def test_the_page_of_a_series_holds_provenance_and_the_command(folder: Folder) -> None:
     result = make_result("pythia-160m")
-    more = board(folder(result)).one("tr", class_="more")
+    (entry,) = collect([folder(result)])
+    made = parse(series_data(entry)["provenance"])
     for wanted in (result["protocol"]["hash"], result["data"][0]["fingerprint"], "0" * 40,
                    "torch 2.13.0", "bootstrap 0", "NVIDIA H200"):  # fmt: skip
-        assert wanted in more.text
-    command = more.one("pre").one("code").children
+        assert wanted in made.text
+    command = made.one("pre").one("code").children
     assert command == ["factlife run EleutherAI/pythia-160m --profile standard"]
 
 
@@ -110,7 +123,7 @@ def test_flags_warn_of_what_a_row_rests_on(folder: Folder) -> None:
     )
     result["env"]["dirty"] = True
     result["series"][2]["tokens"] = None
-    flags = [f.text for f in board(folder(result)).all("span", class_="chip")]
+    flags = [f.text for f in board(folder(result)).all("span", class_="warn")]
     assert flags == ["2 warnings", "1 duplicate revision", "1 dropped row",
                      "source had local changes", "tokens not known"]  # fmt: skip
 
@@ -126,12 +139,20 @@ def test_heads_are_buttons_that_a_keyboard_reaches(folder: Folder) -> None:
     assert "lower is better" in heads[6].text
 
 
-def test_the_rows_are_embedded_once_for_download(folder: Folder) -> None:
-    (row,) = data_of(board(folder(make_result("pythia-160m"))), "board")["rows"]
-    assert row["series"] == "pythia-160m"
+def test_the_rows_can_be_downloaded_in_three_forms(folder: Folder, tmp_path: Path) -> None:
+    out = build_board([folder(make_result("=pythia"))], tmp_path / "out").parent
+    (row,) = records(out)
+    assert row["series"] == "=pythia"
     assert row["last_tokens"] == 300_000_000_000
+    assert list(row["metrics"]) == list(HEADLINES)
     assert row["metrics"][ACCURACY]["value"] == HEADLINES[ACCURACY][1]
     assert row["metrics"][ACCURACY]["rank"] is None
+    head, line, _ = (out / "leaderboard.csv").read_text("utf-8").split("\n")
+    assert head.startswith("id,series,repo,architecture,parameters")
+    assert line.split(",")[1] == "'=pythia"  # no spreadsheet takes it for a formula
+    tidy = pq.read_table(out / "leaderboard.parquet").to_pylist()
+    assert {t["metric"]: t["value"] for t in tidy} == {k: v[1] for k, v in HEADLINES.items()}
+    assert {t["id"] for t in tidy} == {row["id"]}
 
 
 # ---- ranks -----------------------------------------------------------------------------------
@@ -201,12 +222,13 @@ def test_a_metric_in_another_unit_is_not_shown_as_the_registry_s() -> None:
     assert Entry(result).metric(ACCURACY) is None
 
 
-def test_demo_rows_are_marked_and_never_ranked(folder: Folder) -> None:
+def test_demo_rows_are_marked_and_never_ranked(folder: Folder, tmp_path: Path) -> None:
     page = board(folder(*(make_result(s, "demo", ranked=True, badge="demo") for s in "ab")))
     assert "Demo only." in page.one("header").text
-    assert [b.text for b in page.all("span", class_="badge")] == ["demo", "demo"]
+    rows = page.one("section", id="demo")
+    assert [b.text for b in rows.all("span", class_="badge")] == ["demo", "demo"]
     assert not page.all("span", class_="rank")
-    rows = data_of(page, "board")["rows"]
+    rows = records(tmp_path / "out")
     assert {m["rank"] for row in rows for m in row["metrics"].values()} == {None}
 
 
@@ -215,7 +237,11 @@ def test_the_page_shows_ranks_of_ranked_results_only(folder: Folder) -> None:
         folder(make_result("a"), with_accuracy("b", 0.7, 0.8, 0.9), make_result("c", "demo"))
     )
     shown = {s.attributes["id"]: len(s.all("span", class_="rank")) for s in page.all("section")}
-    assert shown == {"standard": 2 * len(HEADLINES), "demo": 0, "meanings": 0}
+    assert shown == {"standard": 2 * len(HEADLINES), "demo": 0, "published": 0, "meanings": 0}
+    rows = {
+        r.one("a", class_="name").text: r.attributes["class"] for r in page.all("tr", class_="row")
+    }
+    assert rows == {"a": "row ranked", "b": "row ranked", "c": "row unranked"}
     assert "Demo only." not in page.text
 
 
@@ -265,11 +291,14 @@ def test_names_stay_text_wherever_they_stand(folder: Folder) -> None:
     result["protocol"] |= {"badge": EVIL}
     result["series"][0]["revision"] = EVIL
     page = board(folder(result))
-    assert page.one("span", class_="name").children == [EVIL]
-    assert page.one("span", class_="badge").children == [EVIL]
-    (row,) = data_of(page, "board")["rows"]
-    assert row["series"] == row["architecture"] == EVIL
-    assert len([s for s in page.all("script") if "type" not in s.attributes]) == 2
+    assert "".join(page.one("a", class_="name").text.split()) == "".join(EVIL.split())
+    assert page.one("tr", class_="row").one("span", class_="badge").children == [EVIL]
+    assert data_of(page, "board")["series"][0]["name"] == EVIL
+    assert len([s for s in page.all("script") if "type" not in s.attributes]) == 4
+    data = series_data(Entry(result))
+    assert data["name"] == EVIL
+    assert [e.tag for e in parse(data["about"] + data["provenance"]).all("script")] == []
+    assert "<" not in received(EVIL, data)
 
 
 def test_the_space_header_is_that_of_a_static_site() -> None:
@@ -280,9 +309,24 @@ def test_the_space_header_is_that_of_a_static_site() -> None:
     assert len(header["short_description"]) <= 60
 
 
-def test_the_record_is_json_all_through(folder: Folder) -> None:
-    page = board(folder(make_result(metrics={EMERGENCE: None})))
-    assert json.dumps(data_of(page, "board"), allow_nan=False)
+@pytest.mark.parametrize("name", ["../../x", "..", "/etc/passwd", "a/../../b", "\u202e", "é" * 200])
+def test_a_name_never_leads_out_of_the_folder(folder: Folder, tmp_path: Path, name: str) -> None:
+    out = build_board([folder(make_result(name))], tmp_path / "deep" / "out").parent
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["deep", "results"]
+    assert [p.name for p in out.parent.iterdir()] == ["out"]
+    (script,) = (out / "series").iterdir()
+    assert re.fullmatch(r"[a-z0-9-]{1,40}-[0-9a-f]{10}\.js", script.name)
+
+
+def test_files_of_series_that_left_the_board_are_removed(folder: Folder, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    build_board([folder(make_result("a"), make_result("b"))], out)
+    (out / "series" / "notes.txt").write_text("mine")
+    build_board([tmp_path / "results" / "0"], out)
+    assert sorted(p.name.rpartition("-")[0] or p.name for p in (out / "series").iterdir()) == [
+        "a",
+        "notes.txt",
+    ]
 
 
 def test_the_command_of_a_demo_trains_its_series_again() -> None:

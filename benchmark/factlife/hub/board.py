@@ -1,22 +1,33 @@
-"""The leaderboard page: one table a section, one row a result, no score over all."""
+"""The leaderboard page: one table a section, one row a result, no score over all.
+
+The page holds the first rows of every section; the others lie in a file beside it that is read
+when a reader sorts, filters or asks for them. So do the curves of each series, and what draws them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache, partial
 from typing import Any
 
+from factlife.circuits.metrics.registry import ROLE_NAMES
 from factlife.hub.collect import SECTIONS, Entry
-from factlife.hub.ranks import rank
-from factlife.report import text
+from factlife.hub.families import families, registry, track
+from factlife.hub.published import PUBLISHED
+from factlife.hub.ranks import Rank, ranks
+from factlife.report import charts, text
+from factlife.report.axis import make_axis_between
+from factlife.report.charts import SHARE
 from factlife.report.html import Child, Html, h, join
-from factlife.report.identity import identity
 from factlife.report.marks import interval_mark
 from factlife.report.page import asset, whole_page
-from factlife.report.tables import definitions, estimate, table
-from factlife.scores import METRICS, Metric
+from factlife.report.tables import definitions, table
+from factlife.scores import BY_NAME, METRICS, Metric
 
 HEADLINES = tuple(m for m in METRICS if m.headline)
-SCOPES = ("overall", "LOC", "NAME", "stated", "unstated")
+FIRST = 40  # rows of a section in the page itself
+MOST = 8  # series in one chart: as many as there are colours
+ROLES = ("inactive", *ROLE_NAMES)
 _TITLES = {
     "standard": "Standard",
     "reference": "Reference: small budgets",
@@ -33,22 +44,67 @@ _ABOUT = {
     "published model, and never ranked.",
     "other": "Profiles as published in papers, or of one's own. Never ranked.",
 }
+_FOOTING = "It loads nothing from anywhere but the folder that it lies in."
 
 
-def render(entries: Sequence[Entry]) -> str:
-    """The board as HTML; equal entries give equal bytes."""
+def page(entries: Sequence[Entry]) -> tuple[str, dict[str, str]]:
+    """The board as HTML, and for each section the rows that it leaves to a file beside it.
+
+    Equal entries give equal bytes.
+    """
     groups = {s: [e for e in entries if e.section == s] for s in SECTIONS}
     shown = [(s, found) for s, found in groups.items() if found]
-    return whole_page(
+    rows = {s: _rows(s, found, entries) for s, found in shown}
+    sections = [_section(s, found, rows[s][:FIRST]) for s, found in shown]
+    overview = h("div", _controls(), sections, _published(), _meanings(), id="view-table")
+    empty = [h("div", id=f"view-{v}", class_="view", hidden=True) for v in ("series", "compare")]
+    html = whole_page(
         title="factlife leaderboard",
         header=_header(entries),
-        navigation=[(s, _TITLES[s].partition(":")[0]) for s, _ in shown],
-        main=join([_controls(), *(_section(s, found) for s, found in shown), _meanings()]),
+        navigation=[(s, _TITLES[s].partition(":")[0]) for s, _ in shown] + _ALWAYS,
+        main=join([overview, *empty]),
         sidebar=False,
-        data={"board": {"rows": [_record(e, entries) for e in entries]}},
-        styles=[asset("factlife.hub", "board.css")],
-        scripts=[asset("factlife.hub", "board.js")],
+        data={"board": _board(entries)},
+        styles=[asset("factlife.report", "circuits.css"), asset("factlife.hub", "board.css")],
+        scripts=[
+            asset("factlife.report", "theme.js"),
+            asset("factlife.hub", "plots.js"),
+            asset("factlife.hub", "board.js"),
+        ],
+        footing=_FOOTING,
+        own_files=True,
     )
+    return html, {s: join(found[FIRST:]) for s, found in rows.items()}
+
+
+_ALWAYS = [("published", "Published figures"), ("meanings", "Columns")]
+
+
+def _board(entries: Sequence[Entry]) -> dict[str, Any]:
+    """What the page's script needs: names, the registry, and the charts that reports draw too."""
+    return {
+        "series": [
+            {"slug": e.slug, "name": e.series, "section": e.section, "badge": e.badge}
+            for e in entries
+        ],
+        "metrics": registry(),
+        "families": families(),
+        "most": MOST,
+        "first": FIRST,
+        "roles": list(ROLES),
+        **_charts(),
+    }
+
+
+@cache
+def _charts() -> dict[str, charts.Spec]:
+    """Charts of the report, into which the script puts axis, scale and colours."""
+    axis = make_axis_between("tokens", "", [0, 1, 10], zero=True)
+    return {
+        "curves": charts.curves(axis, SHARE, ["all"], ["ink"], ["one", "two"]),
+        "intervals": charts.intervals(SHARE, "scope", ["all"], ["all"], ["ink"]),
+        "matrix": charts.matrix(ROLES),
+    }
 
 
 def _header(entries: Sequence[Entry]) -> Html:
@@ -72,33 +128,52 @@ def _header(entries: Sequence[Entry]) -> Html:
 
 def _controls() -> Html:
     search = h("input", type="search", id="filter", autocomplete="off", disabled=True,
-               placeholder="series, architecture, profile …")  # fmt: skip
-    buttons = [
-        h("button", f"Download {kind.upper()}", type="button", data_download=kind, disabled=True)
-        for kind in ("json", "csv")
+               placeholder="series, architecture, profile, flag …")  # fmt: skip
+    tracks = list(dict.fromkeys(track(m) for m in HEADLINES))
+    options = [h("option", t.capitalize(), value=t) for t in tracks]
+    columns = h("select", h("option", "all headlines", value=""), options, id="columns",
+                autocomplete="off", disabled=True)  # fmt: skip
+    links = [
+        h("a", kind, href=f"leaderboard.{kind.lower()}", download=True)
+        for kind in ("JSON", "CSV", "Parquet")
     ]
+    compare = h("button", "Compare", type="button", id="compare", disabled=True)
     return h(
         "div",
-        h("label", h("span", "Filter rows"), search),
-        buttons,
+        h("label", h("span", "Filter rows"), search, class_="grow"),
+        h("label", h("span", "Columns"), columns),
+        compare,
+        h("p", "Download all: ", [[link, " "] for link in links]),
         h("p", id="status", role="status", aria_live="polite"),
-        class_="controls",
+        class_="board-controls",
     )
 
 
 # ---- one section -----------------------------------------------------------------------------
 
 
-def _section(name: str, entries: Sequence[Entry]) -> Html:
+def _section(name: str, entries: Sequence[Entry], rows: Sequence[Html]) -> Html:
     label = f"{name}-title"
     caption = h("caption", f"{_TITLES[name]}: {text.counted(len(entries), 'result')}")
-    bodies = [_body(f"{name}-{i}", e, entries) for i, e in enumerate(entries)]
-    inner = h("table", caption, _head(), bodies, class_="board")
+    inner = h("table", caption, _head(), h("tbody", rows), class_="board", data_section=name)
     box = h("div", inner, class_="scroll", tabindex=0, role="region", aria_labelledby=label)
+    left = len(entries) - len(rows)
+    more = h("button", f"Show all {len(entries):,} rows", type="button", class_="show-all",
+             data_section=name, disabled=True)  # fmt: skip
     return h(
-        "section", h("h2", _TITLES[name], id=label), h("p", _ABOUT[name]), box,
-        id=name, aria_labelledby=label,
+        "section", h("h2", _TITLES[name], id=label), h("p", _ABOUT[name], _together(entries)), box,
+        more if left else None, id=name, aria_labelledby=label, class_="rows",
     )  # fmt: skip
+
+
+def _together(entries: Sequence[Entry]) -> Html | None:
+    """A link that charts the first rows of a section together."""
+    if len(entries) < 2:
+        return None
+    chosen = [e.slug for e in entries[:MOST]]
+    words = f"Compare these {len(chosen)}" if len(entries) <= MOST else f"Compare the first {MOST}"
+    target = f"#compare/{'+'.join(chosen)}"
+    return join([" ", h("a", f"{words} over training", href=target), "."])
 
 
 def _head() -> Html:
@@ -110,35 +185,57 @@ def _head() -> Html:
     ]
     for i, m in enumerate(HEADLINES, len(cells)):
         note = f"{m.unit}, {text.direction(m.direction)}"
-        cells.append(_column(i, m.title, note, "up" if m.direction == "lower" else "down"))
+        cells.append(_column(i, m.title, note, "up" if m.direction == "lower" else "down", m))
     return h("thead", h("tr", cells))
 
 
-def _column(i: int, title: str, note: str, first: str) -> Html:
+def _column(i: int, title: str, note: str, first: str, metric: Metric | None = None) -> Html:
     """A column head; without JavaScript its button does nothing and says so by being disabled."""
     name = text.tight(title)
     button = h("button", name, type="button", data_column=i, data_first=first, disabled=True)
-    return h("th", button, h("small", note) if note else None, scope="col", aria_sort="none")
+    small = h("small", note) if note else None
+    of = track(metric) if metric else None
+    return h("th", button, small, scope="col", aria_sort="none", data_track=of)
 
 
-def _body(row_id: str, entry: Entry, entries: Sequence[Entry]) -> Html:
-    """A result: its row, and a second row with everything behind it."""
+def _rows(section: str, found: Sequence[Entry], entries: Sequence[Entry]) -> list[Html]:
+    """The rows of a section; intervals of one metric are drawn on one scale on the whole board."""
+    columns = [(m, *_ends(m, entries), ranks(m, entries)) for m in HEADLINES]
+    return [_row(f"{section}-{i}", e, columns) for i, e in enumerate(found)]
+
+
+Column = tuple[Metric, tuple[float, float], bool, Mapping[int, Rank]]
+
+
+def _row(row_id: str, entry: Entry, columns: Sequence[Column]) -> Html:
     model, protocol = entry.result["model"], entry.protocol
-    flags = [h("span", f, class_="chip warn") for f in entry.flags]
-    badge = h("span", entry.badge, class_="chip badge") if entry.badge else None
     parameters = f"{text.si(model['parameters'])} parameters"
     cells = [
-        h("th", h("span", entry.series, class_="name"), badge, h("div", flags),
-          scope="row", data_key=entry.series.casefold()),
+        _name(entry),
         h("td", model["architecture"], h("small", parameters), data_key=model["parameters"]),
         _coverage(entry),
         h("td", f"{protocol['name']} version {protocol['version']}",
           h("small", h("code", text.prefix(protocol["hash"]), title=protocol["hash"])),
           data_key=f"{protocol['name']} {protocol['version']:06d}"),
-        *(_metric(entry, m, entries) for m in HEADLINES),
+        *(_metric(entry, *c) for c in columns),
     ]  # fmt: skip
-    details = h("td", _details(entry, row_id), colspan=len(cells))
-    return h("tbody", h("tr", cells, class_="row"), h("tr", details, class_="more"), id=row_id)
+    kind = "row ranked" if entry.ranked else "row unranked"
+    return h("tr", cells, class_=kind, id=row_id, data_slug=entry.slug)
+
+
+def _name(entry: Entry) -> Html:
+    """The series: a box that picks it for comparison, its name, badge and flags."""
+    box = h("input", type="checkbox", class_="pick", autocomplete="off", disabled=True,
+            aria_label=f"compare {entry.series}", title="pick for comparison")  # fmt: skip
+    before, slash, after = entry.series.rpartition("/")
+    owner = [h("small", before, slash), h("wbr")] if slash else None
+    name = h("a", owner, after, class_="name", href=f"#series/{entry.slug}")
+    badge = h("span", entry.badge, class_="chip badge") if entry.badge else None
+    flags = [h("span", f, class_="chip warn") for f in entry.flags]
+    return h(
+        "th", h("div", box, name, class_="who"), badge, h("div", flags) if flags else None,
+        scope="row", data_key=entry.series.casefold(),
+    )  # fmt: skip
 
 
 def _coverage(entry: Entry) -> Html:
@@ -150,23 +247,25 @@ def _coverage(entry: Entry) -> Html:
     return h("td", f"{span} tokens", h("small", counts), data_key=last)
 
 
-def _metric(entry: Entry, metric: Metric, entries: Sequence[Entry]) -> Html:
+def _metric(
+    entry: Entry, metric: Metric, ends: tuple[float, float], log: bool, places: Mapping[int, Rank]
+) -> Html:
     row = entry.metric(metric.name)
+    cell = partial(h, "td", data_track=track(metric), data_metric=metric.name)
     if row is None or row["value"] is None:
         reason = row["reason"] if row else "not part of this result"
-        return h("td", h("span", "not measured", class_="missing"), h("small", reason), data_key="")
-    place = rank(entry, metric, entries)
-    ends, log = _ends(metric, entries)
-    return h(
-        "td",
+        return cell(h("span", "not measured", class_="missing"), h("small", reason), data_key="")
+    place = places.get(id(entry))
+    return cell(
         h("data", text.number(row["value"], metric.unit), value=repr(row["value"])),
         h("small", text.interval(row["ci_low"], row["ci_high"], metric.unit)),
         interval_mark(row, ends, log),
         _apart(entry, metric),
-        h("span", str(place), class_="rank") if place else None,
+        h("span", str(place), class_="rank best" if place.place == 1 else "rank")
+        if place
+        else None,
         class_="number",
         data_key=repr(row["value"]),
-        data_metric=metric.name,
     )
 
 
@@ -192,35 +291,34 @@ def _ends(metric: Metric, entries: Sequence[Entry]) -> tuple[tuple[float, float]
     return (0.0, max((m["ci_high"] for m in found), default=1.0) or 1.0), False
 
 
-# ---- behind a row ----------------------------------------------------------------------------
+# ---- under the table -------------------------------------------------------------------------
 
 
-def _details(entry: Entry, row_id: str) -> Html:
-    warnings = [h("li", w) for w in entry.result["integrity"]["warnings"]]
-    inner = h(
-        "div",
-        h("p", "To measure it again:"),
-        h("pre", h("code", entry.command), tabindex=0, class_="command"),
-        definitions(identity(entry.result)),
-        h("div", h("p", "Warnings:"), h("ul", warnings)) if warnings else None,
-        _all_metrics(entry),
-        class_="behind",
+def _published() -> Html:
+    rows: list[list[Child]] = [
+        [
+            p.quantity,
+            p.figure,
+            p.subject,
+            p.source,
+            BY_NAME[p.beside].title if p.beside in BY_NAME else "none",
+        ]
+        for p in PUBLISHED
+    ]
+    head = ("quantity", "figure", "measured on", "published in", "nearest metric here")
+    about = (
+        "From the papers that this benchmark follows: other code, other facts, other models. "
+        "They are not rows of this board, were not measured by factlife, and are not ranked. "
+        "What a paper does not print as a number is not guessed here."
     )
-    name = h("span", f" of {entry.series}", class_="hidden")
-    summary = h("summary", "All numbers and provenance", name)
-    return h("details", summary, inner, id=f"{row_id}-more")
-
-
-def _all_metrics(entry: Entry) -> Html:
-    scopes = [s for s in SCOPES if any(entry.metric(m.name, s) for m in METRICS)]
-    rows: list[list[Child]] = []
-    for m in METRICS:
-        found = [entry.metric(m.name, s) for s in scopes]
-        if any(found):
-            cells = [estimate(f) if f else h("td", "–", class_="number") for f in found]
-            rows.append([join([m.title, h("small", m.unit)]), *cells])
-    head = ["metric", *("all facts" if s == "overall" else s for s in scopes)]
-    return table(f"Metrics of {entry.series} at its last checkpoint", head, rows)
+    return h(
+        "section",
+        h("h2", "Published figures", id="published-title"),
+        h("p", h("span", "not measured here", class_="chip badge"), " ", about),
+        table("Figures published in the papers", head, rows, "published"),
+        id="published",
+        aria_labelledby="published-title",
+    )
 
 
 def _meanings() -> Html:
@@ -236,37 +334,3 @@ def _meanings() -> Html:
         id="meanings",
         aria_labelledby="meanings-title",
     )
-
-
-def _record(entry: Entry, entries: Sequence[Entry]) -> dict[str, Any]:
-    """A row as data, for the downloads."""
-    r, p, env = entry.result, entry.protocol, entry.result["env"]
-    return {
-        "series": entry.series,
-        **{k: r["model"][k] for k in ("repo", "architecture", "parameters", "dtype", "attention")},
-        "checkpoints": len(entry.measured),
-        "first_tokens": entry.tokens[0],
-        "last_tokens": entry.tokens[1],
-        "section": entry.section,
-        "profile": p["name"],
-        "profile_version": p["version"],
-        "badge": entry.badge,
-        "ranked": entry.ranked,
-        "protocol_hash": p["hash"],
-        "data": "; ".join(f"{d['name']} {d['revision']} {d['fingerprint']}" for d in r["data"]),
-        "benchmark_version": r["benchmark_version"],
-        "git_sha": env["git_sha"],
-        "dirty": env["dirty"],
-        "device": env["device"],
-        "submitter": r["submitter"],
-        "command": entry.command,
-        "flags": "; ".join(entry.flags),
-        "metrics": {m.name: _number(entry, m, entries) for m in METRICS if entry.metric(m.name)},
-    }
-
-
-def _number(entry: Entry, m: Metric, entries: Sequence[Entry]) -> Mapping[str, Any]:
-    row = entry.metric(m.name) or {}
-    place = rank(entry, m, entries) if m.headline else None
-    kept = {k: row.get(k) for k in ("value", "ci_low", "ci_high", "n", "unit", "reason")}
-    return {**kept, "rank": str(place) if place else None}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,7 +15,7 @@ from factlife.hub.protocol import is_shipped, protocol_hash
 from factlife.report.identity import command
 from factlife.result import load_result, metric_key
 from factlife.scores import BY_NAME
-from factlife.store import MANIFEST, canonical_json
+from factlife.store import MANIFEST, sha256_json
 
 FILE = "result.json"
 RANKED_PROFILE = "standard"
@@ -27,10 +28,12 @@ class Entry:
 
     Attributes:
         recorded: the command that made it, if a manifest lies beside the result.
+        folder: where it lies; tables of the same run may lie there too.
     """
 
     result: Mapping[str, Any]
     recorded: str | None = None
+    folder: Path | None = None
 
     @property
     def series(self) -> str:
@@ -42,6 +45,17 @@ class Entry:
         """Profile name, version, hash, badge."""
         found: Mapping[str, Any] = self.result["protocol"]
         return found
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 over the result."""
+        return sha256_json(self.result)
+
+    @cached_property
+    def slug(self) -> str:
+        """Its name in addresses and file names: harmless letters of the series, and a hash."""
+        kept = re.sub(r"[^a-z0-9]+", "-", self.series.rpartition("/")[2].lower())[:40].strip("-")
+        return f"{kept or 'series'}-{self.digest[:10]}"
 
     @property
     def command(self) -> str:
@@ -121,9 +135,9 @@ def collect(paths: Sequence[Path]) -> list[Entry]:
     if not files:
         where = ", ".join(map(str, paths)) or "no path given"
         raise UsageError(f"no {FILE} under {where}; give a run folder that `factlife score` wrote")
-    found = [Entry(load_result(file), _recorded(file.parent)) for file in files]
-    unique = {canonical_json(e.result): e for e in found}  # a copy of a result is no second one
-    return [unique[k] for k in sorted(unique, key=lambda k: (unique[k].series.casefold(), k))]
+    found = [Entry(load_result(f), _recorded(f.parent), f.parent) for f in files]
+    unique = {e.digest: e for e in found}  # a copy of a result is no second one
+    return sorted(unique.values(), key=lambda e: (e.series.casefold(), e.digest))
 
 
 def _recorded(folder: Path) -> str | None:

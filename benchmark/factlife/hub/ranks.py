@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from factlife.hub.collect import Entry
 from factlife.scores import Metric
+
+Span = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
@@ -30,28 +33,38 @@ class Rank:
         return f"rank {self.place}{span} of {self.of}"
 
 
-def rank(entry: Entry, metric: Metric, entries: Sequence[Entry]) -> Rank | None:
-    """The place of an entry within one metric, or None.
+def ranks(metric: Metric, entries: Sequence[Entry]) -> dict[int, Rank]:
+    """The places of entries within one metric, by `id` of the entry; others have none.
 
     Only ranked entries with one protocol hash are compared, and only if there are two or more.
     """
-    mine = _span(entry, metric)
-    if not entry.ranked or mine is None:
-        return None
-    same = [e for e in entries if e.ranked and e.protocol["hash"] == entry.protocol["hash"]]
-    spans = [s for e in same if (s := _span(e, metric)) is not None]
-    if len(spans) < 2:
-        return None
-    low, value, high = mine
-    return Rank(
-        place=1 + sum(v > value for _, v, _ in spans),
-        best=1 + sum(other_low > high for other_low, _, _ in spans),
-        worst=len(spans) - sum(other_high < low for _, _, other_high in spans),
-        of=len(spans),
-    )
+    groups: dict[str, list[tuple[int, Span]]] = {}
+    for e in entries:
+        if e.ranked and (span := _span(e, metric)) is not None:
+            groups.setdefault(str(e.protocol["hash"]), []).append((id(e), span))
+    return {
+        key: place
+        for same in groups.values()
+        if len(same) > 1
+        for key, place in zip((k for k, _ in same), _places([s for _, s in same]), strict=True)
+    }
 
 
-def _span(entry: Entry, metric: Metric) -> tuple[float, float, float] | None:
+def _places(spans: Sequence[Span]) -> list[Rank]:
+    lows, values, highs = (sorted(column) for column in zip(*spans, strict=True))
+    n = len(spans)
+    return [
+        Rank(
+            place=1 + n - bisect_right(values, value),
+            best=1 + n - bisect_right(lows, high),
+            worst=n - bisect_left(highs, low),
+            of=n,
+        )
+        for low, value, high in spans
+    ]
+
+
+def _span(entry: Entry, metric: Metric) -> Span | None:
     """(low, value, high), turned so that more is better."""
     m = entry.metric(metric.name)
     if m is None or m["value"] is None or metric.direction == "neither":

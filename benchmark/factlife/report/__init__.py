@@ -59,7 +59,7 @@ def render(view: View) -> str:
         data["drawings"] = circuit_view.embedded(view, view.circuit_selection)
         styles = [asset("factlife.report", "circuits.css")]
         drawings = [asset("factlife.report", "circuits.js")]  # before the charts: they take longer
-    code = [vega_bundle(), asset("factlife.report", "charts.js")] if figures else []
+    code = [vega_bundle(), *(asset("factlife.report", f"{n}.js") for n in ("theme", "charts"))]
     return whole_page(
         title=f"{view.result['series_name']}: factlife report",
         header=_header(view, sections),
@@ -67,7 +67,7 @@ def render(view: View) -> str:
         main=join(s.html() for s in sections),
         data=data,
         styles=styles,
-        scripts=[*drawings, *code],
+        scripts=[*drawings, *(code if figures else [])],
     )
 
 

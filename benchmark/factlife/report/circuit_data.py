@@ -115,8 +115,15 @@ _TRANSITION = ("count", "probability", "ci_low", "ci_high", "null_mean", "null_l
 
 
 def _transitions(view: View) -> Iterator[Row]:
-    """One row a cell, for the map of probabilities and for the map of rates."""
-    table = view.transitions.to_pylist()
+    return transition_rows(view.transitions.to_pylist())
+
+
+def transition_rows(table: Sequence[Row]) -> Iterator[Row]:
+    """One row a cell, for the map of probabilities and for the map of rates.
+
+    Args:
+        table: rows of the `transitions` table.
+    """
     tops: dict[tuple[str, str], float] = {}
     for r in table:
         if r["rate"] is not None and r["role_before"] != r["role_after"]:

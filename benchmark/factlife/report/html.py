@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import html
 import json
-import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -22,7 +21,7 @@ class Html(str):
 Child = str | int | None | Iterable["Child"]
 Attribute = str | int | float | bool | None
 
-_VOID = frozenset({"br", "hr", "input", "link", "meta"})
+_VOID = frozenset({"br", "hr", "input", "link", "meta", "wbr"})
 
 
 def h(tag: str, *children: Child, **attributes: Attribute) -> Html:
@@ -68,6 +67,17 @@ def script_json(element_id: str, value: Any) -> Html:
     Raises:
         ValueError: NaN or infinity in the value.
     """
+    name = html.escape(element_id)
+    return Html(f'<script type="application/json" id="{name}">{json_text(value)}</script>')
+
+
+def json_text(value: Any) -> str:
+    """JSON that is harmless inside HTML and inside a script, whatever it holds.
+
+    Raises:
+        ValueError: NaN or infinity in the value.
+    """
     text = json.dumps(value, separators=(",", ":"), allow_nan=False)  # ASCII: no U+2028 either
-    text = re.sub("[<>&]", lambda m: _UNSAFE[m.group()], text)
-    return Html(f'<script type="application/json" id="{html.escape(element_id)}">{text}</script>')
+    for sign, escape in _UNSAFE.items():
+        text = text.replace(sign, escape)
+    return text

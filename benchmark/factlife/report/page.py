@@ -42,6 +42,8 @@ def whole_page(
     sidebar: bool = True,
     styles: Sequence[str] = (),
     scripts: Sequence[str] = (),
+    footing: str = "This page is one file and loads nothing.",
+    own_files: bool = False,
 ) -> str:
     """A whole page.
 
@@ -52,19 +54,22 @@ def whole_page(
         data: element id -> value, embedded as JSON.
         sidebar: the navigation stands beside the content where the page is wide, else above it.
         styles, scripts: sources of the page's own, after those that all pages share.
+        footing: last sentence of the page.
+        own_files: the page may load scripts that lie beside it (the board's plots and curves).
     """
     code = [asset("factlife.report", "page.js"), *scripts]
     links = [h("li", h("a", short, href=f"#{to}")) for to, short in navigation]
     nav = h("nav", h("ul", links), aria_label="Sections") if len(links) > 1 else None
     return Template(asset("factlife.report", "page.html")).substitute(
         title=join([title]),
-        policy=join([_policy(code)]),
+        policy=join([_policy(code, own_files)]),
         styles="\n".join([asset("factlife.report", "page.css"), *styles]),
         header=header,
         navigation=nav or "",
         layout="with-nav" if nav and sidebar else "plain",
         main=main,
         version=join([__version__]),
+        footing=join([footing]),
         data=join(script_json(name, value) for name, value in data.items()),
         scripts="\n".join(f"<script>{_checked(c)}</script>" for c in code),
     )
@@ -77,9 +82,11 @@ def _checked(code: str) -> str:
     return code
 
 
-def _policy(scripts: Sequence[str]) -> str:
+def _policy(scripts: Sequence[str], own_files: bool) -> str:
     digests = (base64.b64encode(hashlib.sha256(s.encode()).digest()).decode() for s in scripts)
     hashes = " ".join(f"'sha256-{d}'" for d in digests)
+    if own_files:
+        hashes += " 'self'"
     return (
         f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data: blob:; "
         "base-uri 'none'; form-action 'none'"

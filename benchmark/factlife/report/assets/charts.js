@@ -4,7 +4,7 @@
   const { joins, tables, figures } = factlife.data("charts");
   const decoded = {};
   const chosen = {}; // figure -> the scope its reader chose
-  const views = new Map(); // element -> the Vega view in it
+  const drawn = new Set(); // charts that are drawn, or about to be
 
   const rowsOf = (name) => (decoded[name] ??= decode(tables[name]));
 
@@ -35,73 +35,23 @@
     return rowsOf(figure.dataset).filter((row) => tests.every(([column, allowed]) => allowed.has(row[column])));
   }
 
-  // ---- theme --------------------------------------------------------------------------------
-
-  function palette() {
-    const style = getComputedStyle(document.documentElement);
-    return (name) => style.getPropertyValue(`--${name}`).trim();
-  }
-
-  function painted(value, colour) {
-    if (typeof value === "string") {
-      const name = /^var\(--([a-z0-9-]+)\)$/.exec(value);
-      return name ? colour(name[1]) : value;
-    }
-    if (Array.isArray(value)) return value.map((v) => painted(v, colour));
-    if (value && typeof value === "object") {
-      return Object.fromEntries(Object.entries(value).map(([k, v]) => [k, painted(v, colour)]));
-    }
-    return value;
-  }
-
-  function config(colour) {
-    const font = getComputedStyle(document.body).fontFamily;
-    return {
-      background: "transparent",
-      font,
-      view: { stroke: null },
-      axis: {
-        labelColor: colour("muted"), titleColor: colour("muted"), titleFontWeight: 500,
-        gridColor: colour("grid"), domainColor: colour("line"), tickColor: colour("line"),
-        labelFontSize: 11, titleFontSize: 11.5, titlePadding: 8,
-      },
-      text: { font },
-    };
-  }
-
   // ---- drawing ------------------------------------------------------------------------------
 
-  async function draw(target, colour) {
+  async function draw(target) {
+    drawn.add(target);
     const id = target.dataset.figure;
     const panel = target.dataset.panel === undefined ? undefined : Number(target.dataset.panel);
-    const rows = select(id, panel);
-    views.get(target)?.finalize();
-    views.delete(target);
-    if (!rows.length) {
-      target.replaceChildren(factlife.element("p", "No values for these facts.", { class: "missing" }));
-      return;
-    }
-    const spec = painted(figures[id].spec, colour);
+    const spec = { ...figures[id].spec };
     if (panel !== undefined) {
       const { height, title } = figures[id].panels[panel];
       if (height) spec.height = height;
       spec.description = `${title}: ${spec.description}`;
     }
-    spec.datasets = { ...spec.datasets, rows };
-    try {
-      views.set(target, await vegaEmbed(target, spec, {
-        mode: "vega-lite", renderer: "svg", ast: true, actions: false, config: config(colour),
-        tooltip: { theme: "custom" },
-      }));
-    } catch (error) {
-      target.replaceChildren(factlife.element("p", `This chart could not be drawn: ${error.message}`, { class: "missing" }));
-      console.error(id, error);
-    }
+    await factlife.draw(target, spec, select(id, panel));
   }
 
   async function drawAll(targets) {
-    const colour = palette();
-    for (const target of targets) await draw(target, colour);
+    for (const target of targets) await draw(target);
   }
 
   const charts = (id) => [...document.querySelectorAll(id ? `.chart[data-figure="${id}"]` : ".chart")];
@@ -114,20 +64,8 @@
   }
 
   function fill(details) {
-    const id = details.dataset.figure, { columns } = figures[id], rows = listed(id);
-    const button = factlife.element("button", "Download as CSV", { type: "button" });
-    button.addEventListener("click", () => factlife.save(`${id}.csv`, "text/csv", factlife.csv(rows, columns)));
-    const table = factlife.element("table");
-    const head = table.createTHead().insertRow();
-    for (const name of columns) head.append(factlife.element("th", name, { scope: "col" }));
-    const body = table.createTBody();
-    for (const row of rows) {
-      const line = body.insertRow();
-      for (const name of columns) line.insertCell().textContent = row[name] ?? "–";
-    }
-    const box = factlife.element("div", undefined, { class: "scroll", tabindex: "0", role: "region", "aria-label": "Data of this chart" });
-    box.append(table);
-    details.replaceChildren(details.querySelector("summary"), button, box);
+    const id = details.dataset.figure;
+    factlife.fillData(details, id, listed(id), figures[id].columns);
   }
 
   for (const details of document.querySelectorAll("details.data")) {
@@ -142,6 +80,41 @@
       if (details.open) fill(details);
     });
   }
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => drawAll(charts()));
-  drawAll(charts()).then(() => document.documentElement.setAttribute("data-drawn", "yes"));
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => drawAll(charts().filter((c) => drawn.has(c))));
+
+  // ---- on opening ---------------------------------------------------------------------------
+
+  // What the reader sees is drawn at once, the rest in the pauses between.
+  const missing = () => charts().filter((c) => !drawn.has(c));
+  const pause = () => new Promise((done) => setTimeout(done));
+
+  function nearest() {
+    const distance = (c) => {
+      const { top, bottom } = c.getBoundingClientRect();
+      return top > innerHeight ? top - innerHeight : Math.max(0, -bottom);
+    };
+    const found = missing().map((c) => [distance(c), c]);
+    return found.length ? found.reduce((a, b) => (b[0] < a[0] ? b : a)) : undefined;
+  }
+
+  async function open() {
+    for (let next; (next = nearest()); ) {
+      if (next[0] > 0 && !document.documentElement.dataset.opened) {
+        document.documentElement.dataset.opened = Math.round(performance.now());
+      }
+      await draw(next[1]);
+      await pause();
+    }
+    document.documentElement.dataset.opened ??= Math.round(performance.now());
+    document.documentElement.setAttribute("data-drawn", "yes");
+  }
+
+  for (const figure of document.querySelectorAll("figure")) {
+    const inside = [...figure.querySelectorAll(".chart")];
+    if (!inside.length && !figure.querySelector(".drawing")) continue;
+    const name = figure.id.replace(/^figure-/, "") || "figure";
+    factlife.offerPictures(figure, name, () => drawAll(inside.filter((c) => !drawn.has(c))));
+  }
+  addEventListener("beforeprint", () => drawAll(missing()));
+  open();
 })();

@@ -14,9 +14,9 @@ const factlife = (() => {
   const csv = (rows, columns) =>
     [columns.map(cell).join(","), ...rows.map((r) => columns.map((c) => cell(r[c])).join(","))].join("\r\n") + "\r\n";
 
-  const save = (name, type, text) => {
+  const save = (name, type, content) => {
     const link = document.createElement("a");
-    link.href = URL.createObjectURL(new Blob([text], { type }));
+    link.href = URL.createObjectURL(new Blob([content], { type }));
     link.download = name;
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 1000);
@@ -29,5 +29,17 @@ const factlife = (() => {
     return made;
   };
 
-  return { data, csv, save, element };
+  // Scripts beside the page that hand one value to it, each read once: `factlife.receive(name, value)`.
+  const received = {}, asked = {};
+  const receive = (name, value) => { received[name] = value; };
+  const need = (name, source) =>
+    (asked[name] ??= new Promise((done, fail) => {
+      const script = document.createElement("script");
+      script.src = source;
+      script.onload = () => (name in received ? done(received[name]) : fail(new Error(`${source} is not what it should be`)));
+      script.onerror = () => { delete asked[name]; fail(new Error(`${source} is missing`)); };
+      document.head.append(script);
+    }));
+
+  return { data, csv, save, element, receive, need };
 })();

@@ -1,0 +1,1 @@
+factlife.receive("rows", {"demo":""});
