@@ -205,7 +205,8 @@ def test_a_valid_result_conforms_and_every_broken_one_is_left_to_the_validator()
         assert not check({**make_result(), name: object()}), name
         assert not check({k: v for k, v in make_result().items() if k != name}), name
     for place, wrong in (
-        (("protocol", "hash"), "x" * 64), (("model", "parameters"), 0), (("model", "parameters"), True),
+        (("protocol", "hash"), "x" * 64), (("model", "parameters"), 0),
+        (("model", "parameters"), True),
         (("env", "deterministic"), None), (("series", 0, "tokens"), -1), (("data", 0, "name"), ""),
         (("series", 0, "tokens_source"), "guess"), (("metrics", ACCURACY, "n"), 1.5),
         (("series", 0, "weights_sha256"), ["0"]), (("metrics", ACCURACY, "more"), 1),
