@@ -89,4 +89,4 @@ def test_unusual_runs_are_drawn_too(make_run: Callable[[Design], RunStore], desi
     assert seen["failed"] == []
     assert seen["holes"] == []
     assert seen["wider"] <= 0
-    assert (seen["scripts"], seen["images"]) == (4, 0)
+    assert (seen["scripts"], seen["images"]) == (5, 0)

@@ -229,4 +229,4 @@ def test_unusual_runs_are_drawn_too(tmp_path: Path, kind: str) -> None:
     assert (seen["empty"], seen["failed"], seen["holes"], seen["broken"]) == ([], [], 0, 0)
     assert seen["wider"] <= 0
     assert seen["cells"] == 20 + (32 if "experts" in kind else 0)
-    assert (seen["scripts"], seen["images"]) == (6, 0)  # four of code, two of data
+    assert (seen["scripts"], seen["images"]) == (7, 0)  # five of code, two of data

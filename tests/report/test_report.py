@@ -305,7 +305,7 @@ def test_names_stay_text_wherever_they_stand(make_run: MakeRun) -> None:
     assert page.one("h1").text.startswith(EVIL)
     assert EVIL in page.one("section", id="checkpoints").text
     scripts = [s for s in page.all("script") if "type" not in s.attributes]
-    assert len(scripts) == 3
+    assert len(scripts) == 4
     revisions = [r["revision"] for r in rows(data_of(page, "charts")["tables"]["checkpoints"])]
     assert revisions == list(EVIL_NAMES[:3])
 
