@@ -21,7 +21,7 @@ from factlife.hub.curves import pack, read_tables
 from factlife.hub.families import families, registry, shared_title
 from factlife.hub.published import PUBLISHED
 from factlife.hub.series_page import series_data
-from factlife.result import problems, result_schema
+from factlife.result import problems, result_schema, upgraded
 from factlife.scores import BY_NAME, METRICS
 from factlife.store import write_json
 
@@ -200,10 +200,10 @@ def test_published_figures_name_source_and_a_metric_that_exists() -> None:
 
 def test_a_valid_result_conforms_and_every_broken_one_is_left_to_the_validator() -> None:
     check, schema_ = quick_check(result_schema()), result_schema()
-    assert check(make_result())
+    assert check(upgraded(make_result()))
     for name in schema_["required"]:
-        assert not check({**make_result(), name: object()}), name
-        assert not check({k: v for k, v in make_result().items() if k != name}), name
+        assert not check({**upgraded(make_result()), name: object()}), name
+        assert not check({k: v for k, v in upgraded(make_result()).items() if k != name}), name
     for place, wrong in (
         (("protocol", "hash"), "x" * 64), (("model", "parameters"), 0),
         (("model", "parameters"), True),
@@ -211,7 +211,7 @@ def test_a_valid_result_conforms_and_every_broken_one_is_left_to_the_validator()
         (("series", 0, "tokens_source"), "guess"), (("metrics", ACCURACY, "n"), 1.5),
         (("series", 0, "weights_sha256"), ["0"]), (("metrics", ACCURACY, "more"), 1),
     ):  # fmt: skip
-        result = make_result()
+        result = upgraded(make_result())
         at: Any = result
         for key in place[:-1]:
             at = at[key]

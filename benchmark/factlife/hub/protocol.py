@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Iterator, Mapping
 from importlib import resources
@@ -68,6 +69,7 @@ def is_shipped(protocol: Mapping[str, Any]) -> bool:
     return params == shipped_params(name, version) or _is_past(name, version, params)
 
 
+@functools.cache
 def shipped_params(name: str, version: int) -> dict[str, Any] | None:
     """Parameters of a profile of this factlife; None if it ships no such name and version."""
     if name not in profile_names():
