@@ -26,7 +26,7 @@ COPY pyproject.toml constraints.txt ./
 ARG TORCH=torch
 RUN pip install --no-cache-dir --constraint constraints.txt setuptools "${TORCH}" \
     && python3 -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
-e = p['optional-dependencies']; print('\n'.join(p['dependencies'] + e['models'] + e['data']))" \
+e = p['optional-dependencies']; print('\n'.join(p['dependencies'] + e['models'] + e['data'] + e['cluster']))" \
        > requirements.txt \
     && pip install --no-cache-dir --constraint constraints.txt --requirement requirements.txt
 COPY README.md LICENSE ./

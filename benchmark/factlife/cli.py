@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from factlife.config import Profile
     from factlife.runner.demo import Demo
     from factlife.runner.plan import Plan
+    from factlife.runner.run import Outcome
     from factlife.series.check import Report
 
 F = TypeVar("F", bound=Callable[..., None])
@@ -204,6 +205,23 @@ StrictOption = Annotated[
 KeepOption = Annotated[
     bool, typer.Option("--keep-cache", help="Keep downloaded weights after their use.")
 ]
+ShardOption = Annotated[
+    str | None,
+    typer.Option(metavar="I/N", help="Measure share I of N, beside other processes; no scores."),
+]
+ExecutorOption = Annotated[
+    str, typer.Option(help="Where to measure: here, slurm, or local (processes on this machine).")
+]
+PartitionOption = Annotated[str | None, typer.Option(help="Slurm partition.")]
+GpusOption = Annotated[int, typer.Option(min=0, help="GPUs a task.")]
+TimeOption = Annotated[
+    str, typer.Option("--time", help="Limit of a task: minutes, HH:MM:SS, D-HH:MM:SS.")
+]
+ArrayOption = Annotated[
+    int | None, typer.Option(min=1, help="Tasks; default: one a checkpoint and track.")
+]
+ParallelOption = Annotated[int, typer.Option(min=1, help="Tasks at once, at most.")]
+RetriesOption = Annotated[int, typer.Option(min=0, help="How often a failed task is sent again.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 RootOption = Annotated[
     Path, typer.Option(envvar="FACTLIFE_DATASETS", help="Folder of the data sets.")
@@ -232,7 +250,15 @@ def _profile(
 
 
 def _command() -> str:
-    return shlex.join(["factlife", *sys.argv[1:]])
+    """The words that started this command; those that say which shard it is are left out."""
+    words = iter(sys.argv[1:])
+    kept = []
+    for word in words:
+        if word == "--shard":
+            next(words, None)
+        elif not word.startswith("--shard="):
+            kept.append(word)
+    return shlex.join(["factlife", *kept])
 
 
 # ---- commands --------------------------------------------------------------------------------
@@ -282,21 +308,47 @@ def run_command(
     strict: StrictOption = False,
     keep_cache: KeepOption = False,
     offline: OfflineOption = False,
+    shard: ShardOption = None,
+    executor: ExecutorOption = "here",
+    partition: PartitionOption = None,
+    gpus: GpusOption = 0,
+    time_limit: TimeOption = "60",
+    array_size: ArrayOption = None,
+    parallel: ParallelOption = 256,
+    retries: RetriesOption = 2,
     as_json: JsonOption = False,
 ) -> None:
     """Measure a checkpoint series; the same command goes on after a stop."""
     runner = models("factlife.runner.run")
+    from factlife.config import check_choice
+    from factlife.runner import slurm
     from factlife.runner.score import score_and_report
+    from factlife.runner.shards import Shard, own_downloads
 
     resolved = _profile(profile, tracks, device, batch_tokens)
+    check_choice(executor, slurm.EXECUTORS, "--executor")
+    if shard is not None and executor != "here":
+        raise UsageError(f"--shard is what --executor {executor} sets itself: give one of them")
+    wanted = None if shard is None else Shard.parse(shard)
+    if wanted is not None and not keep_cache and not offline:
+        own_downloads(series, wanted)
     opened = find_series(series, offline)
     left_out = tuple(exclude or ())
     settings = runner.Options(
-        trust_remote_code, allow_pickle_weights, left_out, _command(), strict, keep_cache
+        trust_remote_code, allow_pickle_weights, left_out, _command(), strict, keep_cache, wanted
     )
     root = out or runner.default_out(opened, resolved)
     with Drawn() as progress:
-        outcome = runner.run(opened, resolved, root, settings, progress)
+        if executor == "here":
+            outcome = runner.run(opened, resolved, root, settings, progress)
+        else:
+            cluster = slurm.Cluster(
+                executor, partition, gpus, slurm.minutes(time_limit), array_size, parallel, retries
+            )
+            outcome = slurm.run_on_cluster(opened, resolved, root, settings, cluster, progress)
+        if wanted is not None:
+            _show_shard(outcome, as_json)
+            return
         progress.start("scores and report", 1, "steps")
         result = score_and_report(root)
         progress.advance(1)
@@ -606,6 +658,18 @@ class Drawn:
     def warn(self, message: str) -> None:
         """See `runner.progress.Progress`."""
         console.print(f"warning: {message}", style="yellow", markup=False, highlight=False)
+
+
+def _show_shard(outcome: Outcome, as_json: bool) -> None:
+    console.print(
+        f"{len(outcome.measured)} checkpoints measured, {len(outcome.reused)} kept from before; "
+        "once all shards are done, the same command without --shard writes scores and report"
+    )
+    if as_json:
+        measured, reused = list(outcome.measured), list(outcome.reused)
+        _print_json({"run": str(outcome.root), "measured": measured, "reused": reused})
+    else:
+        print(outcome.root)
 
 
 def _show_demo(made: Demo) -> None:

@@ -20,7 +20,7 @@ from factlife.errors import PartialError, UsageError
 from factlife.runner.progress import Silent
 from factlife.runner.run import Options, Outcome, run
 from factlife.runner.score import score_run
-from factlife.runner.shards import SharedChecks, Shard, order
+from factlife.runner.shards import Shard, SharedChecks, order
 from factlife.series.integrity import check_weights
 from factlife.series.local import open_series
 from factlife.store import LOCK, SHARDS, RunStore
@@ -101,7 +101,9 @@ def test_shards_by_hand() -> None:
 
 
 @given(n=st.integers(1, 30), total=st.integers(1, 30), data=st.data())
-def test_the_order_of_checking_holds_everything_once(n: int, total: int, data: st.DataObject) -> None:
+def test_the_order_of_checking_holds_everything_once(
+    n: int, total: int, data: st.DataObject
+) -> None:
     shard = Shard(data.draw(st.integers(1, total)), total)
     assert sorted(order(n, shard)) == list(range(n)) == order(n, None)
 
@@ -188,9 +190,7 @@ def test_a_shard_without_pieces_measures_nothing(series: Path, tmp_path: Path) -
     assert parts(tmp_path / "run") == {}
 
 
-def test_a_piece_that_another_process_has_is_left_to_it(
-    series: Path, tmp_path: Path
-) -> None:
+def test_a_piece_that_another_process_has_is_left_to_it(series: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     manifest = {"identity": {}}
     store = RunStore(out)

@@ -62,6 +62,19 @@ def order(n: int, shard: Shard | None) -> list[int]:
     return [*range(start, n), *range(start)]
 
 
+def own_downloads(source: str, shard: Shard) -> None:
+    """Give this process a cache of its own for a series on the Hub.
+
+    Shards remove what they have downloaded; in one cache they would remove it for one another.
+    """
+    if Path(source).is_dir():
+        return
+    from huggingface_hub import constants
+
+    place = Path(constants.HF_HUB_CACHE) / "shards" / f"{shard.index}-of-{shard.total}"
+    constants.HF_HUB_CACHE = str(place)  # the library reads it at each call
+
+
 class SharedChecks:
     """Hashes of weight files, taken once for all shards of a run.
 
