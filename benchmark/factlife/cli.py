@@ -33,6 +33,7 @@ from factlife.errors import PARTIAL, FactlifeError, UsageError
 if TYPE_CHECKING:
     from factlife.config import Profile
     from factlife.runner.demo import Demo
+    from factlife.runner.doctor import Finding
     from factlife.runner.plan import Plan
     from factlife.runner.run import Outcome
     from factlife.series.check import Report
@@ -415,6 +416,29 @@ def report_command(run: RunArgument) -> None:
     print(write_report(RunStore.existing(run)))
 
 
+@app.command("doctor")
+@guarded
+def doctor_command(
+    out: Annotated[Path, typer.Option(help="Folder that runs are written under.")] = Path("runs"),
+    root: RootOption = Path("datasets"),
+    offline: OfflineOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what this machine can do, and what to do where it cannot; exit 2 on an error."""
+    from factlife.runner import doctor
+
+    findings = doctor.examine(out, root, offline=offline)
+    if as_json:
+        _print_json([asdict(f) for f in findings])
+    else:
+        _show_findings(findings)
+    if errors := doctor.failed(findings):
+        raise UsageError(
+            f"{len(errors)} of {len(findings)} findings are errors, first {errors[0].name}: "
+            f"{errors[0].found}; {errors[0].todo}"
+        )
+
+
 @app.command("validate")
 @guarded
 def validate_command(
@@ -744,6 +768,15 @@ def _wide() -> Console:
 
 def _count(tokens: int | None) -> str:
     return "unknown" if tokens is None else f"{tokens:,}"
+
+
+def _show_findings(findings: list[Finding]) -> None:
+    table = Table()
+    for heading in ("", "what", "found", "to do"):
+        table.add_column(heading, overflow="fold")
+    for f in findings:
+        table.add_row(f.state, f.name, f.found, f.todo)
+    _wide().print(table)
 
 
 def _show_plan(made: Plan) -> None:
