@@ -20,6 +20,7 @@ from factlife.runner.run import Options, Outcome, run
 from factlife.runner.score import score_run
 from factlife.runner.slurm import Cluster, minutes, parse_squeue, run_on_cluster
 from factlife.series.local import open_series
+from factlife.store import RunStore
 
 STEPS = tuple(range(1, 13))
 QUICK = Profile(
@@ -172,27 +173,49 @@ def in_the_background(
 
 
 @pytest.mark.slow
-def test_a_cancelled_and_a_preempted_task_change_nothing(
+def test_a_task_cancelled_in_mid_run_changes_nothing(
     node: SlurmNode, series: Path, alone: dict[str, bytes], tmp_path: Path
 ) -> None:
-    """Twelve checkpoints in four tasks; one is cancelled in mid-run, one queued again."""
+    """Twelve checkpoints in four tasks. Shard 1 has steps 1, 5 and 9, and is held at the second."""
     told, out = Told(), tmp_path / "run"
     cluster = Cluster("slurm", partition="main", array_size=4, parallel=2, minutes=10, poll=0.5)
-    thread, outcomes = in_the_background(series, out, cluster, told)
-    first = out / "tables/checkpoints"
-    # shard 1 has steps 1, 5 and 9: after the first of them it is in mid-run
-    wait_until(lambda: next(first.rglob("step=1/part.parquet"), None))
-    job = node.tasks()[0].split("_")[0]
-    node.call("scancel", f"{job}_0")
-    wait_until(lambda: next(first.rglob("step=2/part.parquet"), None))
-    node.call("scontrol", "requeue", f"{job}_1", check=False)
+    with RunStore(out).turn("main", "5"):
+        thread, outcomes = in_the_background(series, out, cluster, told)
+        wait_until(lambda: next(out.glob("tables/circuit_edges/**/step=5/part.parquet"), None))
+        first = min(node.tasks(), key=lambda task: int(task.split("_")[1]))
+        assert first.endswith("_0")
+        node.call("scancel", first)
+        wait_until(lambda: told.warnings)
     thread.join(400)
     assert not thread.is_alive()
     assert [o.measured for o in outcomes] == [()]
+    (warning,) = told.warnings
+    assert warning.startswith("shard 1/4 failed (CANCELLED, without a result; log ")
+    assert warning.endswith(": sent again")
     assert parts(out) == alone
-    assert any("shard 1/4 failed (CANCELLED" in w and "sent again" in w for w in told.warnings)
     assert score_run(out)["metrics"]
     assert any("tasks running" in detail for _, detail in told.details)
+
+
+@pytest.mark.slow
+def test_a_preempted_task_is_queued_again_by_itself(
+    node: SlurmNode, series: Path, alone: dict[str, bytes], tmp_path: Path
+) -> None:
+    """The signal that Slurm sends before it takes a node away, or at the time limit."""
+    told, out = Told(), tmp_path / "run"
+    cluster = Cluster("slurm", partition="main", array_size=1, minutes=10, poll=0.5)
+    with RunStore(out).turn("main", "5"):
+        thread, outcomes = in_the_background(series, out, cluster, told)
+        wait_until(lambda: next(out.glob("tables/circuit_edges/**/step=5/part.parquet"), None))
+        (job,) = node.tasks()
+        node.call("scancel", "--signal=USR2", job)
+        wait_until(lambda: "Restarts=1" in node.call("scontrol", "show", "job", job))
+    node.call("scontrol", "update", f"JobId={job}", "StartTime=now")  # it would wait two minutes
+    thread.join(400)
+    assert not thread.is_alive()
+    assert [o.measured for o in outcomes] == [()]
+    assert told.warnings == []
+    assert parts(out) == alone
 
 
 @pytest.mark.slow
