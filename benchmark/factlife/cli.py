@@ -804,7 +804,8 @@ def _show_plan(made: Plan) -> None:
     out.print(
         f"profile {made.profile}, protocol {made.protocol_hash[:12]}, run folder {made.out}\n"
         f"{made.prompts:,} sentences ({made.prompt_tokens:,} tokens) a checkpoint, {made.device}; "
-        f"about {made.seconds:,.0f} s for what is not finished (a rough estimate)",
+        f"about {made.seconds:,.0f} s and {made.flops:.1e} FLOPs for what is not finished, "
+        f"{made.memory / 1e9:.1f} GB of memory (rough estimates, docs/scaling.md)",
         highlight=False,
         markup=False,
     )

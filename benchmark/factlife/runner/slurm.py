@@ -194,7 +194,7 @@ def _executor(folder: Path, cluster: Cluster) -> Any:
             "--executor slurm and local need submitit: python -m pip install 'factlife[cluster]'"
         ) from error
     if cluster.executor == "local":
-        executor = submitit.LocalExecutor(folder)
+        executor: Any = submitit.LocalExecutor(folder)
         executor.update_parameters(timeout_min=cluster.minutes, gpus_per_node=cluster.gpus)
         return executor
     try:
