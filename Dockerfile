@@ -4,7 +4,7 @@
 #   docker run --rm --network none factlife demo
 #   docker run --rm --gpus all -v $PWD/runs:/runs factlife run EleutherAI/pythia-160m
 #   docker run --rm --gpus all -v $PWD/runs:/runs -v $PWD/my-model:/model:ro factlife run /model
-# For CPUs only, about a quarter of the size: --build-arg TORCH=<URL or path of a CPU wheel>.
+# For CPUs only: --build-arg TORCH=<URL or path of a CPU wheel>, of the version in constraints.txt.
 ARG BASE_IMAGE=debian:bookworm-slim
 
 FROM ${BASE_IMAGE} AS build
