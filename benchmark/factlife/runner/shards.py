@@ -71,7 +71,9 @@ def own_downloads(source: str, shard: Shard) -> None:
         return
     from huggingface_hub import constants
 
-    place = Path(constants.HF_HUB_CACHE) / "shards" / f"{shard.index}-of-{shard.total}"
+    cache = Path(constants.HF_HUB_CACHE)
+    common = cache.parents[1] if cache.parent.name == "shards" else cache
+    place = common / "shards" / f"{shard.index}-of-{shard.total}"
     constants.HF_HUB_CACHE = str(place)  # the library reads it at each call
 
 
