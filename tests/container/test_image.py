@@ -28,8 +28,9 @@ HARDENED = (
     "--security-opt", "no-new-privileges",
 )  # fmt: skip
 STRANGER = "12345:12345"
-# One thread: beside other work two of them would wait for one another at every small step.
-ONE_THREAD = ("--env", "OMP_NUM_THREADS=1")
+# One thread: beside other work two of them would wait for one another at every small step. And
+# tables wide enough that no cell is broken into lines.
+ONE_THREAD = ("--env", "OMP_NUM_THREADS=1", "--env", "COLUMNS=200")
 DIGEST = "sha256:" + "0123456789abcdef" * 4
 
 

@@ -82,7 +82,7 @@ def slurm_node(folder: Path) -> Iterator[SlurmNode]:
             _start(folder, started)
             yield SlurmNode(folder)
         finally:
-            subprocess.run(["scancel", "--user=root"], capture_output=True, timeout=60)
+            _empty_the_queue()
             for process in reversed(started):
                 process.terminate()
             for process in reversed(started):
@@ -91,6 +91,17 @@ def slurm_node(folder: Path) -> Iterator[SlurmNode]:
                 except subprocess.TimeoutExpired:
                     process.kill()
                     process.wait(30)
+
+
+def _empty_the_queue(seconds: float = 30) -> None:
+    """Cancel what is left, and let its processes report their end while somebody listens."""
+    subprocess.run(["scancel", "--user=root"], capture_output=True, timeout=60)
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        left = subprocess.run(["squeue", "--noheader"], capture_output=True, timeout=60)
+        if not left.stdout.strip():
+            return
+        time.sleep(0.2)
 
 
 def _configure(folder: Path) -> None:
