@@ -145,7 +145,7 @@ def test_top_level_holds_only_what_the_design_names() -> None:
     wanted = {
         "Dockerfile", ".dockerignore", "benchmark", "datasets", "leaderboard", "tests", "tox.ini",
         "README.md", "pyproject.toml", "constraints.txt", "CHANGELOG.md", "LICENSE", "docs", ".ci",
-        ".gitignore",
+        ".gitignore", ".github",
     }  # fmt: skip
     listed = subprocess.run(
         ["git", "ls-files", "--cached"], capture_output=True, text=True, cwd=ROOT

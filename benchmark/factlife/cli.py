@@ -36,7 +36,9 @@ if TYPE_CHECKING:
     from factlife.injection.claims import Claim
     from factlife.result import Problem
     from factlife.runner.demo import Demo
+    from factlife.runner.doctor import Finding
     from factlife.runner.plan import Plan
+    from factlife.runner.run import Outcome
     from factlife.series.check import Report
 
 F = TypeVar("F", bound=Callable[..., None])
@@ -214,6 +216,23 @@ KeepOption = Annotated[
 DryRunOption = Annotated[
     bool, typer.Option("--dry-run", help="Show the files and their sizes; ask nothing of the Hub.")
 ]
+ShardOption = Annotated[
+    str | None,
+    typer.Option(metavar="I/N", help="Measure share I of N, beside other processes; no scores."),
+]
+ExecutorOption = Annotated[
+    str, typer.Option(help="Where to measure: here, slurm, or local (processes on this machine).")
+]
+PartitionOption = Annotated[str | None, typer.Option(help="Slurm partition.")]
+GpusOption = Annotated[int, typer.Option(min=0, help="GPUs a task.")]
+TimeOption = Annotated[
+    str, typer.Option("--time", help="Limit of a task: minutes, HH:MM:SS, D-HH:MM:SS.")
+]
+ArrayOption = Annotated[
+    int | None, typer.Option(min=1, help="Tasks; default: one a checkpoint and track.")
+]
+ParallelOption = Annotated[int, typer.Option(min=1, help="Tasks at once, at most.")]
+RetriesOption = Annotated[int, typer.Option(min=0, help="How often a failed task is sent again.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 RootOption = Annotated[
     Path, typer.Option(envvar="FACTLIFE_DATASETS", help="Folder of the data sets.")
@@ -264,7 +283,15 @@ def _profile(
 
 
 def _command() -> str:
-    return shlex.join(["factlife", *sys.argv[1:]])
+    """The words that started this command; those that say which shard it is are left out."""
+    words = iter(sys.argv[1:])
+    kept = []
+    for word in words:
+        if word == "--shard":
+            next(words, None)
+        elif not word.startswith("--shard="):
+            kept.append(word)
+    return shlex.join(["factlife", *kept])
 
 
 # ---- commands --------------------------------------------------------------------------------
@@ -317,23 +344,49 @@ def run_command(
     background: BackgroundOption = None,
     corpus: CorpusOption = None,
     start: StartOption = None,
+    shard: ShardOption = None,
+    executor: ExecutorOption = "here",
+    partition: PartitionOption = None,
+    gpus: GpusOption = 0,
+    time_limit: TimeOption = "60",
+    array_size: ArrayOption = None,
+    parallel: ParallelOption = 256,
+    retries: RetriesOption = 2,
     as_json: JsonOption = False,
 ) -> None:
     """Measure a checkpoint series; the same command goes on after a stop."""
     runner = models("factlife.runner.run")
+    from factlife.config import check_choice
+    from factlife.runner import slurm
     from factlife.runner.score import score_and_report
+    from factlife.runner.shards import Shard, own_downloads
 
     resolved = _profile(profile, tracks, device, batch_tokens)
     resolved = _injecting(resolved, background, corpus, start)
+    check_choice(executor, slurm.EXECUTORS, "--executor")
+    if shard is not None and executor != "here":
+        raise UsageError(f"--shard is what --executor {executor} sets itself: give one of them")
+    wanted = None if shard is None else Shard.parse(shard)
+    if wanted is not None and not keep_cache and not offline:
+        own_downloads(series, wanted)
     opened = find_series(series, offline)
     left_out = tuple(exclude or ())
     settings = runner.Options(
-        trust_remote_code, allow_pickle_weights, left_out, _command(), strict, keep_cache
+        trust_remote_code, allow_pickle_weights, left_out, _command(), strict, keep_cache, wanted
     )
     root = out or runner.default_out(opened, resolved)
     with Drawn() as progress:
-        outcome = runner.run(opened, resolved, root, settings, progress)
+        if executor == "here":
+            outcome = runner.run(opened, resolved, root, settings, progress)
+        else:
+            cluster = slurm.Cluster(
+                executor, partition, gpus, slurm.minutes(time_limit), array_size, parallel, retries
+            )
+            outcome = slurm.run_on_cluster(opened, resolved, root, settings, cluster, progress)
         if outcome.follower:
+            return
+        if wanted is not None:
+            _show_shard(outcome, as_json)
             return
         progress.start("scores and report", 1, "steps")
         result = score_and_report(root)
@@ -510,6 +563,29 @@ def compare_command(
         _print_json([asdict(c) for c in found])
     else:
         _show_claims(found)
+
+
+@app.command("doctor")
+@guarded
+def doctor_command(
+    out: Annotated[Path, typer.Option(help="Folder that runs are written under.")] = Path("runs"),
+    root: RootOption = Path("datasets"),
+    offline: OfflineOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what this machine can do, and what to do where it cannot; exit 2 on an error."""
+    from factlife.runner import doctor
+
+    findings = doctor.examine(out, root, offline=offline)
+    if as_json:
+        _print_json([asdict(f) for f in findings])
+    else:
+        _show_findings(findings)
+    if errors := doctor.failed(findings):
+        raise UsageError(
+            f"{len(errors)} of {len(findings)} findings are errors, first {errors[0].name}: "
+            f"{errors[0].found}; {errors[0].todo}"
+        )
 
 
 @app.command("validate")
@@ -932,6 +1008,18 @@ class Drawn:
         console.print(f"warning: {message}", style="yellow", markup=False, highlight=False)
 
 
+def _show_shard(outcome: Outcome, as_json: bool) -> None:
+    console.print(
+        f"{len(outcome.measured)} checkpoints measured, {len(outcome.reused)} kept from before; "
+        "once all shards are done, the same command without --shard writes scores and report"
+    )
+    if as_json:
+        measured, reused = list(outcome.measured), list(outcome.reused)
+        _print_json({"run": str(outcome.root), "measured": measured, "reused": reused})
+    else:
+        print(outcome.root)
+
+
 def _show_demo(made: Demo) -> None:
     table = Table(title="Demo: seconds by stage", title_justify="left")
     for heading in ("stage", "budget", "took", "what"):
@@ -1044,6 +1132,15 @@ def _count(tokens: int | None) -> str:
     return "unknown" if tokens is None else f"{tokens:,}"
 
 
+def _show_findings(findings: list[Finding]) -> None:
+    table = Table()
+    for heading in ("", "what", "found", "to do"):
+        table.add_column(heading, overflow="fold")
+    for f in findings:
+        table.add_row(f.state, f.name, f.found, f.todo)
+    _wide().print(table)
+
+
 def _show_plan(made: Plan) -> None:
     table = Table(
         title=f"{made.series}: {len(made.revisions)} of {made.available} revisions",
@@ -1069,7 +1166,8 @@ def _show_plan(made: Plan) -> None:
     out.print(
         f"profile {made.profile}, protocol {made.protocol_hash[:12]}, run folder {made.out}\n"
         f"{made.prompts:,} sentences ({made.prompt_tokens:,} tokens) a checkpoint, {made.device}; "
-        f"about {made.seconds:,.0f} s for what is not finished (a rough estimate)",
+        f"about {made.seconds:,.0f} s and {made.flops:.1e} FLOPs for what is not finished, "
+        f"{made.memory / 1e9:.1f} GB of memory (rough estimates, docs/scaling.md)",
         highlight=False,
         markup=False,
     )

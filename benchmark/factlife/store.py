@@ -1,5 +1,7 @@
 """The run folder: atomic partitioned parquet, manifest, resume, checksums, one writer.
 
+The shards of a run are the exception: they write into one folder together, disjoint parts each.
+
     RUN/manifest.json                                   written once, before the first part
     RUN/tables/<table>/stage=…/step=…/part.parquet      exists whole or not at all
     RUN/tables/<table>/stage=…/step=…/part.parquet.sha256
@@ -33,6 +35,7 @@ from factlife.errors import IntegrityError, PartialError, UsageError
 log = logging.getLogger(__name__)
 
 MANIFEST, LOCK = "manifest.json", ".lock"
+SHARDS = ".shards"  # what the shards of a run share while they work
 IDENTITY_KEY = b"factlife.identity"
 MANIFEST_FORMAT = 1
 
@@ -66,7 +69,8 @@ def atomic_open(path: Path) -> Iterator[IO[bytes]]:
         PartialError: the disk is full or the file cannot be written; nothing is lost, and
             the file that stood there before stands there still.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    node = os.uname().nodename  # shards on two nodes may have one process number
+    temporary = path.with_name(f".{path.name}.{node}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as f:
@@ -168,24 +172,62 @@ class RunStore:
             IntegrityError: its manifest is damaged.
         """
         store = cls(root)
-        try:
-            root.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UsageError(
-                f"cannot make run folder {root}: {error.strerror or error}; choose another --out"
-            ) from error
+        _make_folder(root)
         with _lock(root):
-            if (root / MANIFEST).is_file():
-                store._refuse_foreign(manifest)
-            elif (root / "tables").exists():
-                raise UsageError(
-                    f"{root} holds tables but no {MANIFEST}, so that nobody knows how they were "
-                    "measured; choose another --out or move them away"
-                )
-            else:
-                write_json(root / MANIFEST, {"format": MANIFEST_FORMAT, **manifest})
+            store._adopt(manifest)
             store._sweep()
             yield store
+
+    @classmethod
+    @contextmanager
+    def sharer(cls, root: Path, manifest: Mapping[str, Any]) -> Iterator[RunStore]:
+        """Create or continue a run beside other sharers, each with parts of its own.
+
+        While there is a sharer, `writer` is refused, and the other way round. Raises as `writer`.
+        """
+        store = cls(root)
+        _make_folder(root)
+        with _lock(root, shared=True):
+            with waiting_lock(root / SHARDS / "manifest.lock"):
+                store._adopt(manifest)
+            yield store
+
+    @contextmanager
+    def alone(self, *words: str) -> Iterator[bool]:
+        """Whether this sharer is the only one that works on what the words name; does not wait."""
+        import fcntl
+
+        with _lock_file(self._lock_path(words)) as f:
+            try:
+                fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+            else:
+                yield True
+
+    @contextmanager
+    def turn(self, *words: str) -> Iterator[None]:
+        """Wait until no other sharer works on what the words name."""
+        with waiting_lock(self._lock_path(words)):
+            yield
+
+    def forget_shards(self) -> None:
+        """Remove what the shards shared; only a writer may, when there are none left."""
+        shutil.rmtree(self.root / SHARDS, ignore_errors=True)
+
+    def _lock_path(self, words: Sequence[str]) -> Path:
+        return self.root / SHARDS / "locks" / quote("-".join(words), safe="")
+
+    def _adopt(self, manifest: Mapping[str, Any]) -> None:
+        if (self.root / MANIFEST).is_file():
+            self._refuse_foreign(manifest)
+        elif (self.root / "tables").exists():
+            raise UsageError(
+                f"{self.root} holds tables but no {MANIFEST}, so that nobody knows how they were "
+                "measured; choose another --out or move them away"
+            )
+        else:
+            write_json(self.root / MANIFEST, {"format": MANIFEST_FORMAT, **manifest})
 
     def manifest(self) -> dict[str, Any]:
         """Read the manifest.
@@ -380,8 +422,42 @@ def _read_part(path: Path, spec: schema.Table) -> pa.Table:
     return spec.check(table).cast(spec.arrow)
 
 
+def _make_folder(root: Path) -> None:
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"cannot make run folder {root}: {error.strerror or error}; choose another --out"
+        ) from error
+
+
 @contextmanager
-def _lock(root: Path) -> Iterator[None]:
+def _lock_file(path: Path) -> Iterator[IO[str]]:
+    """A file to lock; it stays, for whoever comes next to lock the same one."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        f = path.open("a+")
+    except OSError as error:
+        raise UsageError(
+            f"cannot write in {path.parent}: {error.strerror or error}; mend the rights or choose "
+            "another --out"
+        ) from error
+    with f:
+        yield f
+
+
+@contextmanager
+def waiting_lock(path: Path) -> Iterator[None]:
+    """Hold a lock on a file, waiting for it; the kernel drops it with the process."""
+    import fcntl
+
+    with _lock_file(path) as f:
+        fcntl.flock(f, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
+def _lock(root: Path, *, shared: bool = False) -> Iterator[None]:
     """Hold the folder's lock; the kernel drops it with the process, however that ends."""
     import fcntl
 
@@ -394,10 +470,10 @@ def _lock(root: Path) -> Iterator[None]:
         ) from error
     with f:
         try:
-            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(f, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError as error:
             f.seek(0)
-            holder = f.read().strip() or "another process"
+            holder = f.read().strip() or "another process, or by shards"
             raise UsageError(
                 f"run folder {root} is in use by {holder}; wait for it or choose another --out"
             ) from error
@@ -406,6 +482,9 @@ def _lock(root: Path) -> Iterator[None]:
                 f"cannot lock run folder {root}: {error.strerror}; choose an --out on a file "
                 "system with locks"
             ) from error
+        if shared:
+            yield
+            return
         _name_holder(f, f"process {os.getpid()} on {os.uname().nodename}\n")
         yield
         _name_holder(f, "")

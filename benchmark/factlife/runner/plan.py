@@ -20,9 +20,21 @@ from factlife.config import Profile
 from factlife.corpora.fact_probes import FactProbes, load_fact_probes
 from factlife.errors import UsageError
 from factlife.injection.corpus import load_corpus
-from factlife.injection.cost import Cost, Shape, cost
+from factlife.injection.cost import Cost as InjectionCost
+from factlife.injection.cost import Shape
+from factlife.injection.cost import cost as injection_cost
 from factlife.injection.measure import plain_encoder, precision
 from factlife.recall.measure import prepare
+from factlife.runner.cost import (
+    CPU_EFFICIENCY,
+    GPU_EFFICIENCY,
+    Checkpoint,
+    Cost,
+    Machine,
+    Work,
+    memory,
+    run_cost,
+)
 from factlife.runner.injection import plans_of
 from factlife.runner.progress import Silent
 from factlife.runner.run import Checked, Options, check_revisions, protocol_hash
@@ -66,13 +78,15 @@ class Plan:
         prompts: sentences scored a checkpoint; `prompt_tokens` are the tokens that run through
             the model for them and for tracing circuits.
         ablation_tokens: tokens more at each checkpoint whose roles are ablated.
-        seconds: rough estimate for what is not finished: 2 x parameters x tokens FLOPs a
-            checkpoint at a quarter of the speed of a matrix product measured just now, plus
-            reading the weights twice at 1 GB/s. Downloads, which run beside it, are not in it.
+        seconds: rough estimate for what is not finished, in one process: FLOPs at a share of the
+            speed of a matrix product measured just now, reading the weights, a fixed second a
+            checkpoint (`runner.cost`). Downloads, which run beside it, are not in it.
         download: bytes to fetch in all.
         disk: bytes that lie in the cache at once, at most.
         warnings: what a reader should know about the series.
         injection: of the injection track, in `seconds` too; None where it does not run.
+        flops: for what is not finished.
+        memory: bytes that measuring one checkpoint holds at most, about.
     """
 
     series: str
@@ -89,7 +103,9 @@ class Plan:
     download: int = 0
     disk: int = 0
     warnings: tuple[str, ...] = ()
-    injection: Cost | None = None
+    injection: InjectionCost | None = None
+    flops: float = 0.0
+    memory: int = 0
 
 
 def plan(series: Series, profile: Profile, out: Path, options: Options) -> Plan:
@@ -110,6 +126,7 @@ def plan(series: Series, profile: Profile, out: Path, options: Options) -> Plan:
     prompts, tokens = _prompts(tokenizer, probes, profile)
     traced, ablated = _circuit_tokens(tokenizer, probes, profile)
     todo = [r.download for r in revisions if r.download]
+    cost = _cost(revisions, Work(tokens, traced, ablated), profile, device)
     injection = None
     if "injection" in profile.tracks:
         planned = {r.revision for r in revisions if not r.reason}
@@ -126,11 +143,12 @@ def plan(series: Series, profile: Profile, out: Path, options: Options) -> Plan:
         prompts=prompts,
         prompt_tokens=tokens + traced,
         ablation_tokens=ablated,
-        seconds=_seconds(revisions, tokens + traced, ablated, profile, device)
-        + (injection.seconds if injection else 0),
+        seconds=cost.seconds + (injection.seconds if injection else 0),
         download=sum(todo),
         disk=disk_needed(todo),
         warnings=series.warnings,
+        flops=cost.flops,
+        memory=_memory(chosen, revisions, profile, options),
         injection=injection,
     )
 
@@ -142,7 +160,7 @@ def _injection(
     tokenizer: Any,
     probes: FactProbes,
     device: torch.device,
-) -> Cost:
+) -> InjectionCost:
     """What the injection track would take, finished runs included; never reads weights."""
     corpus = load_corpus(profile.injection.corpus)
     plans = plans_of(profile, corpus, starts)
@@ -157,7 +175,7 @@ def _injection(
     config = check_config(starts[-1].path, trust_remote_code=True)
     shape = Shape.of_config(config, max(r.parameters for r in revisions))
     half = precision(profile.injection, device.type) == "bfloat16"
-    return cost(
+    return injection_cost(
         plans, shape, probe_tokens, sum(map(len, facts)), _training_speed(device, half=half),
         half=half,
     )  # fmt: skip
@@ -248,20 +266,32 @@ def _circuit_tokens(tokenizer: Any, probes: FactProbes, profile: Profile) -> tup
     return tokens, tokens * max_trials(profile)
 
 
-def _seconds(
-    revisions: tuple[PlannedRevision, ...],
-    tokens: int,
-    ablation_tokens: int,
-    profile: Profile,
-    device: torch.device,
-) -> float:
-    speed = _matmul_speed(device)
+def _cost(
+    revisions: tuple[PlannedRevision, ...], work: Work, profile: Profile, device: torch.device
+) -> Cost:
+    """Cost of what is not finished, downloads apart."""
     open_ = [r for r in revisions if not r.finished and not r.reason]
     ablated = {"all": open_, "last": open_[-1:], "none": []}[profile.circuits.ablations]
-    products = sum(r.parameters * tokens for r in open_)
-    products += sum(r.parameters * ablation_tokens for r in ablated)
-    compute = 2 * products / (0.25 * speed)
-    return compute + sum(2 * r.bytes / 1e9 for r in open_)
+    efficiency = CPU_EFFICIENCY if device.type == "cpu" else GPU_EFFICIENCY
+    machine = Machine(_matmul_speed(device), efficiency=efficiency)
+    todo = [Checkpoint(r.parameters, r.bytes, r in ablated) for r in open_]
+    return run_cost(todo, work, machine)
+
+
+def _memory(
+    chosen: list[Revision],
+    revisions: tuple[PlannedRevision, ...],
+    profile: Profile,
+    options: Options,
+) -> int:
+    """Memory of the largest checkpoint; 0 where no config is here to read its sizes from."""
+    folder = next((r.path for r in reversed(chosen) if (r.path / "config.json").is_file()), None)
+    if folder is None or not revisions:
+        return 0
+    config = check_config(folder, trust_remote_code=options.trust_remote_code)
+    width = config.get("hidden_size") or config.get("n_embd") or 0
+    largest = max(r.parameters for r in revisions)
+    return memory(largest, width, config.get("vocab_size", 0), profile.execution.batch_tokens)
 
 
 def _matmul_speed(

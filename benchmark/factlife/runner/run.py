@@ -19,7 +19,7 @@ import torch
 import factlife
 from factlife.config import Profile, nearest
 from factlife.corpora.fact_probes import FactProbes, load_fact_probes
-from factlife.errors import IntegrityError, UsageError
+from factlife.errors import IntegrityError, PartialError, UsageError
 from factlife.injection.corpus import load_corpus
 from factlife.runner.dynamics_series import dynamics_finished, measure_dynamics
 from factlife.runner.injection import (
@@ -35,6 +35,7 @@ from factlife.runner.injection import (
 )
 from factlife.runner.progress import Progress
 from factlife.runner.provenance import environment
+from factlife.runner.shards import Shard, SharedChecks, order
 from factlife.runner.tracks import MEASURED_TABLES, Tracks, refuse_untraceable, reinitialise
 from factlife.series.fetch import (
     LEDGER,
@@ -51,12 +52,13 @@ from factlife.series.local import Revision, Series
 from factlife.series.select import select
 from factlife.series.survey import Listed, equal_weights, survey
 from factlife.series.swap import Module
-from factlife.store import RunStore
+from factlife.store import SHARDS, RunStore
 from factlife.training import parallel
 
 log = logging.getLogger(__name__)
 
 ALIAS = "alias of"
+OTHER_FILES = "the tensors are equal, in other files"
 RANDOM_INIT = {"revision": "random-init", "stage": "random-init", "step": None}
 
 
@@ -69,6 +71,8 @@ class Options:
         command: the words that started the run, for the report.
         strict: stop before measuring where a chosen revision repeats another or has no weights.
         keep_cache: keep downloaded weights after their use.
+        shard: measure only this share, beside other processes.
+        assemble: measure nothing, put together what shards have measured.
     """
 
     trust_remote_code: bool = False
@@ -77,6 +81,8 @@ class Options:
     command: str = ""
     strict: bool = False
     keep_cache: bool = False
+    shard: Shard | None = None
+    assemble: bool = False
 
 
 @dataclass(frozen=True)
@@ -151,7 +157,8 @@ def run(
     Raises:
         UsageError: a series that cannot be measured, or a folder of another run.
         IntegrityError: broken weights, before anything is measured.
-        PartialError: the disk refused a write; what was finished is kept.
+        PartialError: the disk refused a write, or other processes are still at work on a
+            shard's pieces; what was finished is kept.
     """
     device = parallel.own_device(pick_device(profile.execution.device))
     with parallel.group(device):
@@ -183,9 +190,12 @@ def _run(
             refuse_untraceable(config, revision.path, profile)
     chosen = select(series.revisions, profile.selection)
     manifest = _manifest(series, profile, probes, device, options)
-    with RunStore.writer(out, manifest) as store:
-        store.update_manifest({k: manifest[k] for k in ("series", "subsets")})
-        checked = check_revisions(chosen, series, options, progress)
+    opened = RunStore.sharer if options.shard else RunStore.writer
+    with opened(out, manifest) as store:
+        if options.shard is None:
+            store.update_manifest({k: manifest[k] for k in ("series", "subsets")})
+        checks = SharedChecks(out) if options.shard or options.assemble else None
+        checked = check_revisions(chosen, series, options, progress, checks=checks)
         warnings = [*series.warnings, *_selection_warning(series, chosen)]
         warnings += _kept_warning(store, chosen)
         warnings += [f"{c.revision.name}: {c.reason}" for c in checked if c.reason]
@@ -198,8 +208,10 @@ def _run(
         sweep = _Sweep(store, series, profile, probes, device, options, progress)
         done = sweep.measure_missing(checked)
         injected = None
-        if "injection" in profile.tracks:
+        if sweep.injects:
             injected = _inject(store, series, profile, probes, device, options, progress, checked)
+        if options.shard is None:
+            store.forget_shards()
     found = tuple(warnings) + tuple(sweep.found)
     return Outcome(out, *done, found, sweep.seconds, injected)
 
@@ -376,11 +388,12 @@ def check_revisions(
     progress: Progress,
     *,
     local_weights: bool = True,
+    checks: SharedChecks | None = None,
 ) -> list[Checked]:
     """Check the weights of every chosen revision; mark duplicates and exclusions.
 
     Local files are read and hashed, unless `local_weights` is off; of remote ones only the Hub's
-    listings are.
+    listings are. With `checks`, what another shard has hashed is not hashed again.
 
     Raises:
         IntegrityError: truncated or corrupt weights, or NaN in them.
@@ -388,17 +401,18 @@ def check_revisions(
     """
     place = {r.name: i for i, r in enumerate(series.revisions)}
     listings = _listings(chosen, options, progress)
-    checked = []
+    checked: dict[int, Checked] = {}
     progress.start("checking weights", len(chosen), "checkpoints")
-    for i, revision in enumerate(chosen):
+    for i in order(len(chosen), options.shard):
+        revision = chosen[i]
         listed = listings.get(revision.name)
         if listed is None and not local_weights:
-            checked.append(Checked(revision, place[revision.name], None))
+            checked[i] = Checked(revision, place[revision.name], None)
         else:
-            checked.append(_check(revision, place[revision.name], listed, options))
-        progress.advance(i + 1, revision.name)
+            checked[i] = _check(revision, place[revision.name], listed, options, checks)
+        progress.advance(len(checked), revision.name)
     progress.finish()
-    return _mark_equal(checked)
+    return _mark_equal([checked[i] for i in range(len(chosen))])
 
 
 def _listings(
@@ -413,14 +427,19 @@ def _listings(
     return {one.revision.name: one for one in listed}
 
 
-def _check(revision: Revision, position: int, listed: Listed | None, options: Options) -> Checked:
+def _check(
+    revision: Revision,
+    position: int,
+    listed: Listed | None,
+    options: Options,
+    checks: SharedChecks | None,
+) -> Checked:
     if revision.name in options.exclude:
         return Checked(revision, position, None, reason="excluded by the user")
     if listed is not None:
         return Checked(revision, position, None, reason=listed.problem, listed=listed)
-    return Checked(
-        revision, position, check_weights(revision.path, allow_pickle=options.allow_pickle)
-    )
+    check = checks.check if checks else check_weights
+    return Checked(revision, position, check(revision.path, allow_pickle=options.allow_pickle))
 
 
 def _mark_equal(checked: Sequence[Checked]) -> list[Checked]:
@@ -476,6 +495,9 @@ class _Sweep:
         self._tokenizer_from: Listed | None = None
         self._last = ""  # the last revision that is measured
         self._random = False  # whether a randomly initialised model stands in for step 0
+        self._places: dict[str, int] = {}  # of the revisions that are measured, by all shards
+        self._repeated: dict[str, str] = {}  # found measured, with the tensors of another one
+        self._busy: list[str] = []  # another process is at work on them
         self.found: list[str] = []
 
     @property
@@ -488,14 +510,21 @@ class _Sweep:
     ) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Names of the revisions that were measured, and that were there already."""
         usable = [c for c in checked if not c.reason]
+        self._places = {c.revision.name: i for i, c in enumerate(usable)}
         self._last = usable[-1].revision.name if usable else ""
         self._random = "circuits" in self._profile.tracks and all(
             c.revision.step != 0 for c in usable
         )
-        finished = {c.revision.name for c in checked if not c.reason and self._finished(c, checked)}
-        todo = [c for c in checked if not c.reason and c.revision.name not in finished]
+        mine = [c for c in usable if self._share(c)]
+        finished = {c.revision.name for c in mine if self._finished(c, checked)}
+        todo = [c for c in mine if c.revision.name not in {*finished, *self._repeated}]
+        if todo and self._options.assemble:
+            raise PartialError(
+                f"{len(todo)} of {len(usable)} checkpoints are not measured yet, first "
+                f"{todo[0].revision.name}: run the missing shards, or the same command again"
+            )
         listed = [c.listed for c in todo if c.listed is not None]
-        ledger = Ledger(None if self._options.keep_cache else self._store.root / LEDGER)
+        ledger = Ledger(None if self._options.keep_cache else self._ledger_path())
         self._prepare(listed, checked, ledger)
         fetcher = Fetcher(
             listed,
@@ -508,9 +537,37 @@ class _Sweep:
         finally:
             fetcher.close()
         ledger.evict()
+        if self._busy:
+            raise PartialError(
+                f"another process is at work on {len(self._busy)} of the checkpoints of shard "
+                f"{self._options.shard}, first {self._busy[0]}: run the same command once it ends"
+            )
         return tuple(measured), tuple(
             c.revision.name for c in checked if c.revision.name in finished
         )
+
+    def _ledger_path(self) -> Path:
+        if shard := self._options.shard:
+            return self._store.root / SHARDS / f"downloads-{shard.index}-of-{shard.total}"
+        return self._store.root / LEDGER
+
+    def _share(self, c: Checked) -> tuple[str, ...]:
+        """The tracks to measure at a checkpoint here: all of them, without shards."""
+        tracks = self._profile.tracks
+        if (shard := self._options.shard) is not None:
+            tracks = shard.share(self._places[c.revision.name], len(self._places), tracks)
+        if c.revision.name == self._last:
+            return tracks
+        return tuple(t for t in tracks if t != "injection")  # a piece of the last one alone
+
+    @property
+    def injects(self) -> bool:
+        """Whether the injection track runs here: it is a piece of the last checkpoint."""
+        last = next((n for n in self._places if n == self._last), None)
+        shard, tracks = self._options.shard, self._profile.tracks
+        if shard is not None and last is not None:
+            tracks = shard.share(self._places[last], len(self._places), tracks)
+        return "injection" in tracks
 
     def _prepare(self, todo: list[Listed], checked: Sequence[Checked], ledger: Ledger) -> None:
         """Refuse what is known to fail before the first large download."""
@@ -533,39 +590,69 @@ class _Sweep:
         self, checked: Sequence[Checked], finished: set[str], fetcher: Fetcher
     ) -> list[str]:
         measured = []
-        self._progress.start("measuring", len(checked), "checkpoints")
-        for i, c in enumerate(checked):
+        shard = self._options.shard
+        mine = [c for c in checked if (self._writes_reasons() if c.reason else self._share(c))]
+        self._progress.start("measuring", len(mine), "checkpoints")
+        for i, c in enumerate(mine):
             if c.reason:
                 _write_unmeasured(self._store, c, self._series)
+            elif first := self._repeated.get(c.revision.name):
+                self._repeats(c, first)
             elif c.revision.name in finished:
-                _update_row(self._store, c, self._series)
+                if shard is None:
+                    _update_row(self._store, c, self._series)
             elif self._one(c, fetcher):
                 measured.append(c.revision.name)
             self._progress.advance(i + 1, c.revision.name)
         self._progress.finish()
         return measured
 
+    def _writes_reasons(self) -> bool:
+        """Rows that only say why nothing was measured: one shard writes them all."""
+        return self._options.shard is None or self._options.shard.index == 1
+
     def _one(self, c: Checked, fetcher: Fetcher) -> bool:
         """Measure one checkpoint; False if its tensors turn out to be another's."""
-        if c.listed is None:
-            self._measure_one(c, c.revision.path)
-            return True
-        with fetcher.take(c.revision.name) as fetched:
-            c = replace(c, weights=fetched.weights)
-            first = self._tensors.setdefault(fetched.weights.tensor_hash or "", c.revision.name)
-            if fetched.weights.tensor_hash and first != c.revision.name:
-                self._repeats(c, first)
-                return False
-            self._measure_one(c, fetched.folder)
-            return True
+        with self._claim(c) as claimed:
+            if c.listed is None:
+                if claimed:
+                    self._measure_one(c, c.revision.path)
+                return claimed
+            with fetcher.take(c.revision.name) as fetched:
+                if not claimed:  # taken all the same: the fetcher keeps to its order
+                    return False
+                c = replace(c, weights=fetched.weights)
+                first = self._tensors.setdefault(fetched.weights.tensor_hash or "", c.revision.name)
+                alone = self._options.shard is None  # else whoever puts the shards together sees it
+                if alone and fetched.weights.tensor_hash and first != c.revision.name:
+                    self._repeats(c, first)
+                    return False
+                self._measure_one(c, fetched.folder)
+                return True
+
+    @contextlib.contextmanager
+    def _claim(self, c: Checked) -> Iterator[bool]:
+        """Keep the pieces of a checkpoint for this process; False where another one has them."""
+        if self._options.shard is None:
+            yield True
+            return
+        with contextlib.ExitStack() as stack:
+            words = [str(v) for v in c.revision.partition.values()]
+            locks = [self._store.alone(*words, track) for track in self._share(c)]
+            claimed = all(stack.enter_context(lock) for lock in locks)
+            if not claimed:
+                self._busy.append(c.revision.name)
+            yield claimed
 
     def _repeats(self, c: Checked, first: str) -> None:
         """Equal tensors in other files: seen only now."""
-        reason = f"duplicate_of {first}: the tensors are equal, in other files"
+        reason = f"duplicate_of {first}: {OTHER_FILES}"
         message = f"{c.revision.name}: {reason}"
         self.found.append(message)
         self._progress.warn(message)
         _write_unmeasured(self._store, replace(c, duplicate_of=first, reason=reason), self._series)
+        if c.revision.name == self._last:
+            self._store.remove_part("circuits", RANDOM_INIT)
         if self._options.strict:
             raise IntegrityError(f"--strict: {message}")
 
@@ -574,23 +661,57 @@ class _Sweep:
         if c.listed is not None and not has_tokenizer(c.listed) and self._tokenizer_from:
             tokenizer = self._tokenizer_from.revision.path
         loaded = self._module.load(folder, tokenizer)
-        last = c.revision.name == self._last
-        self._dynamics_seconds += measure_dynamics(
-            self._store, loaded, self._probes, self._profile, c.revision, c.identity,
-            last=last, warn=self._progress.warn,
-        )  # fmt: skip
-        _measure_one(self._store, c, self.tracks, loaded, last=last)
-        if last and not self._random_found(c):
+        last, share = c.revision.name == self._last, self._share(c)
+        if "dynamics" in share:
+            self._dynamics_seconds += measure_dynamics(
+                self._store, loaded, self._probes, self._profile, c.revision, c.identity,
+                last=last, warn=self._progress.warn,
+            )  # fmt: skip
+        _measure_one(self._store, c, self.tracks, loaded, share, last=last)
+        if last and "circuits" in share and not self._random_found(c):
             reinitialise(loaded.model)
             rows = self.tracks.random_init(loaded, RANDOM_INIT)
             self._store.write_part("circuits", rows, RANDOM_INIT, c.identity)
-        _write_measured(self._store, c, self._series, loaded)
+        if self._options.shard is None:
+            _write_measured(self._store, c, self._series, loaded)
+        elif self._complete(c):  # whichever shard comes last writes the row
+            with self._store.turn(*(str(v) for v in c.revision.partition.values())):
+                if not self._row_found(c):
+                    _write_measured(self._store, c, self._series, loaded)
+
+    def _row_found(self, c: Checked) -> bool:
+        partition = c.revision.partition
+        if not self._store.find_part("checkpoints", partition, c.identity):
+            return False
+        (row,) = self._store.read_part("checkpoints", partition).to_pylist()
+        return not row["reason"]
+
+    def _complete(self, c: Checked) -> bool:
+        """Whether the parts of all tracks are there, whoever has measured them."""
+        return self._parts_found(c, self._profile.tracks)
+
+    def _parts_found(self, c: Checked, share: Sequence[str]) -> bool:
+        last = c.revision.name == self._last
+        if last and "circuits" in share and not self._random_found(c):
+            return False
+        if "dynamics" in share and not dynamics_finished(
+            self._store, self._profile, c.revision, c.identity, last=last
+        ):
+            return False
+        tables = self.tracks.tables(last=last)
+        return all(
+            self._store.find_part(t, c.revision.partition, c.identity)
+            for track in share
+            for t in tables.get(track, ())
+        )
 
     def _random_found(self, last: Checked) -> bool:
         return not self._random or self._store.find_part("circuits", RANDOM_INIT, last.identity)
 
     def _finished(self, c: Checked, checked: Sequence[Checked]) -> bool:
         """Whether nothing is left to do for a revision; remembers its tensors."""
+        if self._options.shard is not None and not self._complete(c):
+            return self._parts_found(c, self._share(c))
         partition = c.revision.partition
         if not self._store.find_part("checkpoints", partition, c.identity):
             return False
@@ -598,18 +719,13 @@ class _Sweep:
         if c.listed is not None and row["duplicate_of"]:
             kept = {o.revision.name for o in checked if not o.reason}
             return row["duplicate_of"] in kept
-        if row["reason"]:
-            return False
-        last = c.revision.name == self._last
-        if last and not self._random_found(c):
-            return False
-        tables = self.tracks.tables(last=last).values()
-        if not all(self._store.find_part(t, partition, c.identity) for ts in tables for t in ts):
-            return False
-        if not dynamics_finished(self._store, self._profile, c.revision, c.identity, last=last):
+        if row["reason"] or not self._complete(c):
             return False
         if row["tensor_hash"]:
-            self._tensors.setdefault(row["tensor_hash"], c.revision.name)
+            first = self._tensors.setdefault(row["tensor_hash"], c.revision.name)
+            if first != c.revision.name and c.listed is not None and self._options.shard is None:
+                self._repeated[c.revision.name] = first  # no shard has seen both
+                return False
         return True
 
 
@@ -644,16 +760,17 @@ def _measure_one(
     c: Checked,
     tracks: Tracks,
     loaded: Loaded,
+    share: Sequence[str],
     *,
     last: bool,
 ) -> None:
-    """Measure the tracks whose parts are not there yet."""
+    """Measure the tracks of a share whose parts are not there yet."""
     r, identity = c.revision, c.identity
     keys = {"revision": r.name, "stage": r.stage, "step": r.step}
     open_ = [
         track
         for track, tables in tracks.tables(last=last).items()
-        if not all(store.find_part(t, r.partition, identity) for t in tables)
+        if track in share and not all(store.find_part(t, r.partition, identity) for t in tables)
     ]
     for table, rows in tracks.measure(loaded, keys, open_, last=last):
         store.write_part(table, rows, r.partition, identity)
@@ -670,9 +787,13 @@ def _write_measured(store: RunStore, c: Checked, series: Series, loaded: Loaded)
 
 
 def _write_unmeasured(store: RunStore, c: Checked, series: Series) -> None:
+    partition, row = c.revision.partition, _row(c, series)
     for table in (*MEASURED_TABLES, "subject_attention"):
-        store.remove_part(table, c.revision.partition)
-    store.write_part("checkpoints", [_row(c, series)], c.revision.partition, c.identity)
+        store.remove_part(table, partition)
+    if c.listed is not None and c.weights is None and c.reason and c.reason.endswith(OTHER_FILES):
+        (old,) = store.read_part("checkpoints", partition).to_pylist()
+        row |= {k: old[k] for k in ("weights_sha256", "tensor_hash", "flags")}
+    store.write_part("checkpoints", [row], partition, c.identity)
 
 
 def _row(c: Checked, series: Series) -> dict[str, Any]:
