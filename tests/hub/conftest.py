@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,8 @@ from factlife.hub import protocol
 from factlife.store import write_json
 
 
-@pytest.fixture(autouse=True)
-def a_ranked_standard(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True, scope="module")
+def a_ranked_standard() -> Iterator[None]:
     """The profile `standard` as `make_result` has it: the shipped one may not be ranked yet."""
     genuine = protocol.shipped_params
 
@@ -22,7 +22,9 @@ def a_ranked_standard(monkeypatch: pytest.MonkeyPatch) -> None:
             return genuine(name, version)
         return {"name": name, "version": version, "ranked": True}
 
-    monkeypatch.setattr(protocol, "shipped_params", params)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(protocol, "shipped_params", params)
+        yield
 
 
 @pytest.fixture

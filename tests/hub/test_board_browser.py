@@ -34,7 +34,7 @@ METRICS = tuple(
 EVIL = "<img src=x onerror=alert(1)></script><script>alert(1)</script>"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Eight reference series, three of `standard`, an evil name, one without curves."""
     root = tmp_path_factory.mktemp("board")
