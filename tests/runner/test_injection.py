@@ -18,8 +18,8 @@ import torch
 from tests.injection.small import SETTINGS, corpus, facts
 from tests.tiny import save_series
 
-from factlife.config import Profile, load_profile, profile_names
-from factlife.errors import UsageError
+from factlife.config import Injection, Profile, load_profile, profile_names
+from factlife.errors import IntegrityError, UsageError
 from factlife.injection.corpus import Corpus
 from factlife.injection.cost import Shape, cost
 from factlife.injection.plan import Start, make_plans, read_plan, write_plan
@@ -39,6 +39,7 @@ from factlife.runner.injection import (
     study_of,
 )
 from factlife.runner.progress import Silent
+from factlife.runner.run import Options, run
 from factlife.series.integrity import check_weights
 from factlife.series.local import Revision, Series, open_series
 from factlife.store import RunStore
@@ -387,3 +388,22 @@ def test_the_demo_books_injection_by_itself(
     assert list(stages) == ["training", "recall", "injection", "dynamics", "report and board"]
     assert stages["injection"].budget == 70 and stages["injection"].seconds == 0.0
     assert stages["injection"].detail == "4 runs from 2 checkpoints x 2 seeds, 0 kept"
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("nowhere.jsonl", "no such file"),
+        ("broken.jsonl", "no background text"),
+        ("builtin", "give"),
+    ],
+)
+def test_background_that_cannot_be_read_is_refused_before_anything_is_measured(
+    source: str, said: str, series: Series, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("broken.jsonl").write_text('{"words": "no column text"}\n')
+    profile = Profile("x", tracks=("recall", "injection"), injection=Injection(background=source))
+    with pytest.raises((UsageError, IntegrityError), match=said):
+        run(series, profile, tmp_path / "run", Options(), Silent())
+    assert not (tmp_path / "run" / "tables").exists()

@@ -44,21 +44,39 @@ def documents(source: str, seed: int) -> Documents:
     """
     if source == BUILT_IN:
         return lambda: _articles(seed)
+    texts = _unshuffled(source)
+    return lambda: shuffled(texts(), seed)
+
+
+def _unshuffled(source: str) -> Documents:
     name, _, text_seed = source.partition(":")
     if name == REFERENCE and (not text_seed or text_seed.isdecimal()):
-        return lambda: shuffled(_reference(int(text_seed or 0)), seed)
+        return lambda: _reference(int(text_seed or 0))
     if Path(source).suffix in _ENDINGS:
         path = Path(source)
         if not path.is_file():
             raise UsageError(f"--background {source}: no such file")
-        return lambda: shuffled(_file(path), seed)
+        return lambda: _file(path)
     if source.count(":") == 2:
         repo, config, field = source.split(":")
-        return lambda: shuffled(_streamed(repo, config, field), seed)
+        return lambda: _streamed(repo, config, field)
     raise UsageError(
         f"--background {source!r}: give {BUILT_IN}, {REFERENCE}, a {', '.join(_ENDINGS)} file, "
         "or repo:config:text_field of a Hub data set"
     )
+
+
+def refuse_unreadable(source: str) -> None:
+    """Read the first text of a file or stream: hours of measuring must not end in a wrong name.
+
+    Raises:
+        UsageError, IntegrityError, PartialError: as reading it later would.
+    """
+    if source == BUILT_IN:
+        return
+    texts = _unshuffled(source)
+    if not source.startswith(REFERENCE):
+        next(texts(), None)
 
 
 def shuffled(texts: Iterator[str], seed: int, buffer: int = BUFFER) -> Iterator[str]:

@@ -20,6 +20,7 @@ import factlife
 from factlife.config import Profile, nearest
 from factlife.corpora.fact_probes import FactProbes, load_fact_probes
 from factlife.errors import IntegrityError, PartialError, UsageError
+from factlife.injection.background import refuse_unreadable
 from factlife.injection.corpus import load_corpus
 from factlife.runner.dynamics_series import dynamics_finished, measure_dynamics
 from factlife.runner.injection import (
@@ -188,6 +189,8 @@ def _run(
         if revision.name not in options.exclude and not revision.remote:
             config = check_config(revision.path, trust_remote_code=options.trust_remote_code)
             refuse_untraceable(config, revision.path, profile)
+    if "injection" in profile.tracks and not RunStore(out).parts("injection_runs"):
+        refuse_unreadable(profile.injection.background)
     chosen = select(series.revisions, profile.selection)
     manifest = _manifest(series, profile, probes, device, options)
     opened = RunStore.sharer if options.shard else RunStore.writer
