@@ -34,7 +34,8 @@ def healthy(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Finding]:
 def test_everything_is_looked_at(healthy: dict[str, Finding]) -> None:
     wanted = {
         "factlife", "packages", "torch", "kernel", "memory", "fact-probes", "datasets/fact-probes",
-        "datasets/fictional-knowledge", "run folder", "download cache", "Hub",
+        "datasets/fictional-knowledge", "datasets/synthetic-biographies", "run folder",
+        "download cache", "Hub",
     }  # fmt: skip
     assert wanted <= set(healthy)
     assert failed(list(healthy.values())) == []

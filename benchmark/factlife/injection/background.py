@@ -164,7 +164,8 @@ def _streamed(repo: str, config: str, field: str) -> Iterator[str]:
         raise
     except ConnectionError as error:
         raise PartialError(
-            f"background {repo}: the Hub does not answer ({error}); run the same command again"
+            f"background {repo}: the Hub does not answer ({error}); run the same command again, or "
+            "give another --background"
         ) from error
     except Exception as error:  # the library raises what its many readers raise
         raise UsageError(

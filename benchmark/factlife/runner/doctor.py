@@ -22,7 +22,7 @@ import factlife
 OK, WARNING, ERROR = "ok", "warning", "error"
 HUB_SECONDS = 5.0
 FREE_BYTES = 2 * 10**9  # below it even a small run may fill the disk
-DATA_SETS = ("fact-probes", "fictional-knowledge")
+DATA_SETS = ("fact-probes", "fictional-knowledge", "synthetic-biographies")
 
 
 @dataclass(frozen=True)
