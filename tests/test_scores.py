@@ -21,7 +21,6 @@ from factlife.scores import BY_NAME, METRICS, measured_checkpoints, score_rows
 
 EXACT = settings(derandomize=True, database=None, deadline=None, max_examples=40)
 QUICK = Intervals(draws=100)
-RECALLED = {m.name for m in METRICS if m.name.startswith(("recall.", "hallucination."))}
 Row = dict[str, Any]
 
 

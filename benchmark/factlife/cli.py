@@ -1074,9 +1074,12 @@ def _show_metrics(result: dict[str, Any]) -> None:
         headline = BY_NAME[m["metric"]].headline and m["scope"] in {"overall", "LOC", "NAME"}
         split = m["metric"] == "recall.whole_answer_accuracy" and m["scope"] in subsets
         if headline or split:
-            interval = (
-                "" if m["value"] is None else f"{_short(m['ci_low'])} … {_short(m['ci_high'])}"
-            )
+            if m["value"] is None:
+                interval = ""
+            elif str(m["interval_method"]).startswith("none: "):
+                interval = "no interval"
+            else:
+                interval = f"{_short(m['ci_low'])} … {_short(m['ci_high'])}"
             value = m["reason"] if m["value"] is None else _short(m["value"])
             title = BY_NAME[m["metric"]].title
             table.add_row(title, m["scope"], value, interval, str(m["n"]), m["unit"])
