@@ -336,3 +336,12 @@ def test_the_command_of_a_demo_trains_its_series_again() -> None:
 
     assert said("factlife-reference-gpt2", "demo") == "factlife demo --arch gpt2"
     assert said("org/model", "demo") == "factlife run org/model --profile demo"
+
+
+def test_a_number_of_one_seed_shows_no_interval(folder: Folder) -> None:
+    result = make_result()
+    name = next(k for k, m in result["metrics"].items() if m["value"] and BY_NAME[k].headline)
+    result["metrics"][name]["interval_method"] = "none: one seed"
+    cell = board(folder(result)).one("td", data_metric=name)
+    assert "no interval: one seed" in cell.text
+    assert not cell.all("svg")

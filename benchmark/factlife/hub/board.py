@@ -258,8 +258,7 @@ def _metric(
     place = places.get(id(entry))
     return cell(
         h("data", text.number(row["value"], metric.unit), value=repr(row["value"])),
-        h("small", text.interval(row["ci_low"], row["ci_high"], metric.unit)),
-        interval_mark(row, ends, log),
+        *_interval(row, metric, ends, log),
         _apart(entry, metric),
         h("span", str(place), class_="rank best" if place.place == 1 else "rank")
         if place
@@ -267,6 +266,16 @@ def _metric(
         class_="number",
         data_key=repr(row["value"]),
     )
+
+
+def _interval(
+    row: Mapping[str, Any], metric: Metric, ends: tuple[float, float], log: bool
+) -> list[Html | None]:
+    """The interval in words and drawn; where there is none, a point would pass for an exact one."""
+    if str(row["interval_method"]).startswith("none: "):
+        return [h("small", f"no interval: {row['interval_method'][6:]}")]
+    drawn = interval_mark(row, ends, log)
+    return [h("small", text.interval(row["ci_low"], row["ci_high"], metric.unit)), drawn]
 
 
 def _apart(entry: Entry, metric: Metric) -> Html | None:
