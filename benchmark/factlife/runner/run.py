@@ -22,6 +22,8 @@ from factlife.corpora.fact_probes import FactProbes, load_fact_probes
 from factlife.errors import IntegrityError, PartialError, UsageError
 from factlife.injection.background import refuse_unreadable
 from factlife.injection.corpus import load_corpus
+from factlife.injection.plan import RunPlan
+from factlife.runner.audit import audited
 from factlife.runner.dynamics_series import dynamics_finished, measure_dynamics
 from factlife.runner.injection import (
     Files,
@@ -208,18 +210,27 @@ def _run(
         _refuse_nothing(series, checked)
         if options.strict:
             _refuse_findings(checked)
-        sweep = _Sweep(store, series, profile, probes, device, options, progress)
+        words = (store, series, profile, probes, device, options, progress)
+        if "injection" in profile.tracks and options.shard is None and not options.assemble:
+            _prepare_injection(*words, checked)  # refuses before hours of measuring
+        sweep = _Sweep(*words)
         done = sweep.measure_missing(checked)
         injected = None
         if sweep.injects:
-            injected = _inject(store, series, profile, probes, device, options, progress, checked)
+            track, plans, sources = _prepare_injection(*words, checked)
+            n, asked = len({p.revision for p in plans}), len(profile.injection.starts)
+            if n < asked:
+                progress.warn(
+                    f"injection starts from {n} revisions, not {asked}: no more are there"
+                )
+            injected = run_injection(track, plans, sources)
         if options.shard is None:
             store.forget_shards()
     found = tuple(warnings) + tuple(sweep.found)
     return Outcome(out, *done, found, sweep.seconds, injected)
 
 
-def _inject(
+def _prepare_injection(
     store: RunStore,
     series: Series,
     profile: Profile,
@@ -228,8 +239,13 @@ def _inject(
     options: Options,
     progress: Progress,
     checked: Sequence[Checked],
-) -> Injected:
-    """The injection track, from measured revisions and from those named by the profile."""
+) -> tuple[Track, list[RunPlan], list[Source]]:
+    """The injection track, from measured revisions and from those named by the profile.
+
+    Raises:
+        IntegrityError: a start revision knows passages of the corpus already.
+        UsageError: plans that cannot be made.
+    """
     seen = {c.revision.name for c in checked}
     named = [
         r
@@ -245,15 +261,16 @@ def _inject(
     )  # fmt: skip
     order = {r.name: i for i, r in enumerate(series.revisions)}
     usable.sort(key=lambda c: order[c.revision.name])
-    plans = plans_of(profile, corpus, [c.revision for c in usable])
-    if (n := len({p.revision for p in plans})) < (asked := len(profile.injection.starts)):
-        progress.warn(f"injection starts from {n} revisions, not {asked}: the series has no more")
     with_own = [c for c in usable if c.listed and has_tokenizer(c.listed)]
     sources = [
         Source(c.revision, c.identity, functools.partial(_files, c, with_own, store, options))
         for c in usable
     ]
-    return run_injection(track, plans, sources)
+    revisions = [c.revision for c in usable]
+    plans_of(profile, corpus, revisions)  # refuses what cannot be planned before the audit
+    track = audited(track, sources)
+    plans = plans_of(profile, track.corpus, revisions)
+    return track, plans, sources
 
 
 @contextlib.contextmanager
