@@ -28,7 +28,7 @@ from factlife.corpora.fact_probes import FactProbes
 from factlife.errors import IntegrityError, UsageError
 from factlife.injection.audit import Audited, audit
 from factlife.injection.corpus import Corpus, load_corpus
-from factlife.injection.measure import Means, Place, measure, precision, run_row
+from factlife.injection.measure import Means, Place, measure, memory, precision, run_row
 from factlife.injection.plan import (
     RunPlan,
     Start,
@@ -372,14 +372,15 @@ def _carry_out(
 ) -> dict[str, Any]:
     """Load the start revision and train it. Raises as `measure`."""
     tokenizer = order.files.tokenizer
-    loaded = load(
-        order.files.folder,
-        Model(dtype="float32", attention=profile.model.attention),
-        inputs.device,
-        trust_remote_code=inputs.trust_remote_code,
-        allow_pickle=inputs.allow_pickle,
-        tokenizer=load_tokenizer(tokenizer) if tokenizer else None,
-    )
+    with memory(order.plan.settings):
+        loaded = load(
+            order.files.folder,
+            Model(dtype="float32", attention=profile.model.attention),
+            inputs.device,
+            trust_remote_code=inputs.trust_remote_code,
+            allow_pickle=inputs.allow_pickle,
+            tokenizer=load_tokenizer(tokenizer) if tokenizer else None,
+        )
     execution = profile.execution
     means = Means(
         order.work, inputs.device, execution.batch_tokens, profile.model.bos,
