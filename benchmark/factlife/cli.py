@@ -834,8 +834,6 @@ def study_dynamics(
     if plan:
         _show_study_plan(runner.plan_study(profile, root), as_json)
         return
-    from factlife.runner.score import score_and_report
-
     if shard is not None:
         models("factlife.runner.shards").Shard.parse(shard)
     with Drawn() as progress:
@@ -843,6 +841,8 @@ def study_dynamics(
     if shard is not None:
         _show_study_share(root, done, as_json)
         return
+    from factlife.runner.score import score_and_report
+
     result = score_and_report(root)
     console.print(f"{len(done.trained)} runs trained, {len(done.reused)} kept from before")
     _show_dynamics_claims(root)

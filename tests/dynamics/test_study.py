@@ -298,7 +298,7 @@ from dataclasses import replace
 from pathlib import Path
 from factlife.dynamics import study
 from tests.dynamics.small import SMALL, run_study
-study.STATE_SECONDS = 0.0
+study.STATE_SECONDS, study.STATE_SHARE = 0.0, float('inf')
 settings = replace(SMALL, steps=(12,), seeds=1)
 run_study(Path(sys.argv[1]), settings, on_step=lambda name, r: print(name, r.step, flush=True))
 """
@@ -332,7 +332,7 @@ from pathlib import Path
 from factlife.dynamics import study
 from factlife.store import RunStore
 from tests.dynamics.small import EVERYTHING
-study.STATE_SECONDS, study.WAIT_SECONDS = 0.0, 0.01
+study.STATE_SECONDS, study.STATE_SHARE, study.WAIT_SECONDS = 0.0, float('inf'), 0.01
 root = Path(sys.argv[1])
 with RunStore.sharer(root, {"identity": {"study": "small"}}) as store:
     done = study.Study(

@@ -57,7 +57,8 @@ OnStep = Callable[[str, StepReport], Any]
 OnRun = Callable[[int, int], Any]
 
 POPULATION_SEED, PANEL_SEED = 0, 1
-STATE_SECONDS = 15.0  # between two saved states
+STATE_SECONDS = 15.0  # between two saved states, at least
+STATE_SHARE = 0.02  # of the time that saving large ones may take
 WAIT_SECONDS = 0.5  # between two looks at what other processes have finished
 EVALUATION_SHARE = 0.08  # of a run's time, at most
 FORWARD_SHARE = {"float32": 1 / 3, "bfloat16": 1.0}
@@ -268,7 +269,7 @@ class _Run:
         """Train to the end; rows of each table."""
         trainer, spec = self.trainer, self.job.spec
         restore_latest(trainer, self._folder / "states")
-        saved = time.monotonic()
+        saved, pause = time.monotonic(), STATE_SECONDS
         self._point()
         while trainer.step < spec.steps:
             self._patch_from()
@@ -276,9 +277,10 @@ class _Run:
             if self._on_step is not None:
                 self._on_step(spec.name, report)
             self._point()
-            if time.monotonic() - saved > STATE_SECONDS:
+            if (now := time.monotonic()) - saved > pause:
                 save_state(trainer, self._folder / "states")
                 saved = time.monotonic()
+                pause = max(STATE_SECONDS, (saved - now) / STATE_SHARE)
         return self._rows()
 
     def _patch_from(self) -> None:
