@@ -799,7 +799,7 @@ def datasets_validate(
 @guarded
 def study_dynamics(
     size: Annotated[
-        str, typer.Option(help="demo, cpu, published, or a profile's path ending in .toml.")
+        str, typer.Option(help="demo, cpu, gpu, published, or a profile's path ending in .toml.")
     ] = "cpu",
     arch: Annotated[
         str | None,
@@ -815,6 +815,14 @@ def study_dynamics(
         Path | None, typer.Option(help="Run folder; default: runs/studies/PROFILE-ARCH-HASH.")
     ] = None,
     device: DeviceOption = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            metavar="I/N",
+            help="Share the runs with N - 1 other processes of this command; no scores. "
+            "The same command without --shard then ends the study.",
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Train models on biographies from scratch and judge claims C1 to C11; resumable."""
@@ -826,10 +834,15 @@ def study_dynamics(
     if plan:
         _show_study_plan(runner.plan_study(profile, root), as_json)
         return
+    if shard is not None:
+        models("factlife.runner.shards").Shard.parse(shard)
+    with Drawn() as progress:
+        done = runner.study(profile, root, _command(), progress, share=shard is not None)
+    if shard is not None:
+        _show_study_share(root, done, as_json)
+        return
     from factlife.runner.score import score_and_report
 
-    with Drawn() as progress:
-        done = runner.study(profile, root, _command(), progress)
     result = score_and_report(root)
     console.print(f"{len(done.trained)} runs trained, {len(done.reused)} kept from before")
     _show_dynamics_claims(root)
@@ -1018,6 +1031,17 @@ def _show_shard(outcome: Outcome, as_json: bool) -> None:
         _print_json({"run": str(outcome.root), "measured": measured, "reused": reused})
     else:
         print(outcome.root)
+
+
+def _show_study_share(root: Path, done: Any, as_json: bool) -> None:
+    console.print(
+        f"{len(done.trained)} runs trained here, {len(done.reused)} elsewhere or before; once all "
+        "shards have ended, the same command without --shard writes scores and report"
+    )
+    if as_json:
+        _print_json({"run": str(root), "trained": list(done.trained), "reused": list(done.reused)})
+    else:
+        print(root)
 
 
 def _show_demo(made: Demo) -> None:
