@@ -83,7 +83,7 @@ def test_its_labels_say_which_version_it_is(config: dict[str, Any]) -> None:
 
 
 def test_it_runs_as_an_ordinary_user_and_asks_for_the_gpu(config: dict[str, Any]) -> None:
-    assert config["User"] == "factlife"
+    assert config["User"] == "1000:1000"
     assert list(config["Volumes"]) == ["/runs"]
     assert "NVIDIA_VISIBLE_DEVICES=all" in config["Env"]
     assert "NVIDIA_DRIVER_CAPABILITIES=compute,utility" in config["Env"]
