@@ -211,8 +211,12 @@ def test_processes_of_one_machine_write_the_tables_of_one(
     assert not (tmp_path / "run" / slurm.FOLDER).exists()
 
 
-def test_a_shard_that_fails_every_time_is_named(series: Path, tmp_path: Path) -> None:
+def test_a_shard_that_fails_every_time_is_named(
+    series: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its files stay; the token, which its environment has, is in none of them."""
     pytest.importorskip("submitit")
+    monkeypatch.setenv("HF_TOKEN", "hf_secretsecret")
     told, out = Told(), tmp_path / "run"
     out.mkdir()
     (out / "tables").write_text("in the way")  # no part can be written
@@ -221,6 +225,8 @@ def test_a_shard_that_fails_every_time_is_named(series: Path, tmp_path: Path) ->
         sent(series, out, cluster, told)
     assert [w.rpartition(": ")[2] for w in told.warnings] == ["sent again", "given up"]
     assert list((out / slurm.FOLDER).glob("*_log.err"))
+    left = [p for p in out.rglob("*") if p.is_file()]
+    assert len(left) > 3 and not [p for p in left if b"hf_secret" in p.read_bytes()]
 
 
 # ---- a real Slurm of one node ------------------------------------------------------------------
@@ -316,15 +322,24 @@ def test_a_time_that_the_partition_does_not_give_is_told(
 ) -> None:
     """Slurm takes such tasks and lets them wait."""
     told, out = Told(), tmp_path / "run"
-    cluster = Cluster("slurm", partition="short", array_size=2, minutes=30, poll=0.5)
-    thread, outcomes = in_the_background(series, out, cluster, told)
+    cluster = Cluster("slurm", "short", array_size=2, minutes=30, retries=0, poll=0.5)
+    refused: list[PartialError] = []
+
+    def send() -> None:
+        try:
+            sent(series, out, cluster, told)
+        except PartialError as error:
+            refused.append(error)
+
+    thread = threading.Thread(target=send)
+    thread.start()
     wait_until(lambda: told.warnings)
     assert "for the reason PartitionTimeLimit: stop this" in told.warnings[0]
     assert "2 waiting (PartitionTimeLimit)" in told.details[-1][1]
     for job in node.tasks():
         node.call("scancel", job)
     thread.join(60)
-    assert outcomes == []
+    assert "2 of 2 shards failed once: 1/2 (CANCELLED, without a result" in str(refused[0])
 
 
 @pytest.mark.slow
