@@ -11,12 +11,14 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor import DTensor
+
+T = TypeVar("T")
 
 _PATIENCE = timedelta(days=1)  # the others wait while the first process measures other tracks
 
@@ -59,15 +61,19 @@ def group(device: torch.device) -> Iterator[None]:
 
 
 def shard(model: Any, device: torch.device) -> None:
-    """Shard a model in place: each of its blocks, then the rest."""
+    """Shard a model in place: each of its blocks, then the rest.
+
+    A block is moved to the device as it is sharded, so that a model that lies on the CPU is never
+    whole on a device.
+    """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
     mesh = init_device_mesh(device.type, (size(),))
-    model.to(device)
     for block in _blocks(model):
         fully_shard(block, mesh=mesh)
     fully_shard(model, mesh=mesh)
+    model.to(device)  # buffers of modules without parameters
 
 
 def _blocks(model: nn.Module) -> nn.ModuleList:
@@ -90,11 +96,23 @@ def full(value: Tensor) -> Tensor:
     return value.full_tensor() if isinstance(value, DTensor) else value
 
 
-def place_like(value: Tensor, like: Tensor) -> Tensor:
-    """A whole tensor, sharded as another one is."""
-    if not isinstance(like, DTensor):
-        return value
-    return distribute_tensor(value, like.device_mesh, like.placements)
+def own(value: Tensor) -> Tensor:
+    """This process's rows of a sharded tensor, none perhaps; another tensor as it is."""
+    return value.to_local() if isinstance(value, DTensor) else value
+
+
+def own_rows(value: Tensor) -> slice:
+    """Which rows of the whole tensor `own` holds: FSDP2 cuts as `torch.chunk` does."""
+    if not isinstance(value, DTensor):
+        return slice(0, value.shape[0])
+    piece = -(-value.shape[0] // size())
+    start = min(rank() * piece, value.shape[0])
+    return slice(start, min(start + piece, value.shape[0]))
+
+
+def share(rows: int, among: int, which: int) -> range:
+    """The rows of a batch that process `which` of so many trains on."""
+    return range(which, rows, among)
 
 
 def summed(value: Tensor) -> Tensor:
@@ -102,6 +120,26 @@ def summed(value: Tensor) -> Tensor:
     if size() > 1:
         dist.all_reduce(value)
     return value
+
+
+def most(value: int) -> int:
+    """The largest of all processes' numbers."""
+    return max(gathered(value))
+
+
+def gathered(value: T) -> list[T]:
+    """What each process has, in order, in all of them."""
+    if size() == 1:
+        return [value]
+    held: list[Any] = [None] * size()
+    dist.all_gather_object(held, value)
+    return held
+
+
+def idle(model: Any, forwards: int, device: torch.device) -> None:
+    """Take part in forwards of the others: with a sharded model nobody can run one alone."""
+    for _ in range(forwards):
+        model(input_ids=torch.zeros((1, 1), dtype=torch.int64, device=device), use_cache=False)
 
 
 def from_first(value: Any) -> Any:
