@@ -223,7 +223,7 @@ class _Run:
         if settings.checkpointing:
             _checkpoint_activations(self._model)
         if parallel.size() > 1:
-            parallel.shard(self._model, means.device)
+            parallel.shard(self._model, means.device, loaded.fill)
         self._trainer = Trainer(self._model, source, config, means.device)
         if settings.optimiser != "fresh":
             load_optimiser(self._trainer, Path(settings.optimiser) / OPTIMISER)

@@ -8,7 +8,7 @@ and losses that differ by rounding alone.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -60,19 +60,25 @@ def group(device: torch.device) -> Iterator[None]:
         dist.destroy_process_group()
 
 
-def shard(model: Any, device: torch.device) -> None:
+def shard(
+    model: Any, device: torch.device, fill: Callable[[nn.Module], None] | None = None
+) -> None:
     """Shard a model in place: each of its blocks, then the rest.
 
     A block is moved to the device as it is sharded, so that a model that lies on the CPU is never
     whole on a device.
+
+    Args:
+        fill: reads the weights of a block that has none yet, so that none is whole on the CPU.
     """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
     mesh = init_device_mesh(device.type, (size(),))
-    for block in _blocks(model):
-        fully_shard(block, mesh=mesh)
-    fully_shard(model, mesh=mesh)
+    for part in (*_blocks(model), model):
+        if fill is not None:
+            fill(part)
+        fully_shard(part, mesh=mesh)
     model.to(device)  # buffers of modules without parameters
 
 
