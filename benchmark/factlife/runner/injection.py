@@ -38,6 +38,7 @@ from factlife.injection.plan import (
     write_plan,
 )
 from factlife.runner.progress import Progress
+from factlife.series.blockwise import load_blockwise
 from factlife.series.loading import load, load_tokenizer
 from factlife.series.local import Revision, Series
 from factlife.store import RunStore, sha256_file, sha256_json, write_json
@@ -379,15 +380,17 @@ def _carry_out(
 ) -> dict[str, Any]:
     """Load the start revision and train it. Raises as `measure`."""
     tokenizer = order.files.tokenizer
+    wanted = Model(dtype="float32", attention=profile.model.attention)
+    how: dict[str, Any] = {
+        "trust_remote_code": inputs.trust_remote_code,
+        "allow_pickle": inputs.allow_pickle,
+        "tokenizer": load_tokenizer(tokenizer) if tokenizer else None,
+    }
     with memory(order.plan.settings):
-        loaded = load(
-            order.files.folder,
-            Model(dtype="float32", attention=profile.model.attention),
-            inputs.device,
-            trust_remote_code=inputs.trust_remote_code,
-            allow_pickle=inputs.allow_pickle,
-            tokenizer=load_tokenizer(tokenizer) if tokenizer else None,
-        )
+        if parallel.size() > 1:
+            loaded = load_blockwise(order.files.folder, wanted, **how)
+        else:
+            loaded = load(order.files.folder, wanted, inputs.device, **how)
     execution = profile.execution
     means = Means(
         order.work, inputs.device, execution.batch_tokens, profile.model.bos,
