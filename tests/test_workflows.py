@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -51,6 +52,33 @@ def test_actionlint_finds_nothing(path: Path) -> None:
         pytest.skip("no actionlint on the PATH")
     done = subprocess.run([linter, str(path)], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
+
+
+def blocks(language: str) -> list[str]:
+    """The code of one language in docs/running-elsewhere.md."""
+    text = (ROOT / "docs" / "running-elsewhere.md").read_text("utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+def test_commands_for_other_engines_can_be_read() -> None:
+    assert len(blocks("sh")) >= 4
+    for block in blocks("sh"):
+        read = subprocess.run(["bash", "-n"], input=block, text=True, capture_output=True)
+        assert read.returncode == 0, f"{block}: {read.stderr}"
+
+
+def test_the_kubernetes_job_asks_for_what_the_image_has() -> None:
+    (job,) = map(yaml.safe_load, blocks("yaml"))
+    pod = job["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    user = re.search(r"^USER (\d+):", (ROOT / "Dockerfile").read_text("utf-8"), re.MULTILINE)
+    assert user is not None and pod["securityContext"]["runAsUser"] == int(user[1])
+    mounts = {m["name"]: m["mountPath"] for m in container["volumeMounts"]}
+    assert mounts == {"runs": "/runs", "tmp": "/tmp"}
+    assert {v["name"] for v in pod["volumes"]} == set(mounts)
+    assert container["securityContext"]["readOnlyRootFilesystem"] is True
+    shards = int(container["command"][-1].rpartition("/")[2])
+    assert shards == job["spec"]["completions"]
 
 
 # ---- the release, with a docker that only writes down what it is told --------------------------

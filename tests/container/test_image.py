@@ -212,12 +212,12 @@ def stopped(image: str, volume: str) -> Iterator[tuple[int, str, int]]:
     """A demo without any rights that got SIGTERM in mid-run: exit code, stderr, checkpoints."""
     container = docker("run", "--detach", *demo_words(volume), image, "demo").stdout.strip()
     try:
-        deadline = time.monotonic() + 1200
+        deadline = time.monotonic() + 3000
         while measured(image, volume) < 2:
             state = docker("inspect", "--format", "{{.State.Running}}", container).stdout.strip()
             assert state == "true", docker("logs", container).stderr[-3000:]
             assert time.monotonic() < deadline
-            time.sleep(1)
+            time.sleep(2)
         docker("stop", "--time", "60", container)
         code = docker("inspect", "--format", "{{.State.ExitCode}}", container).stdout.strip()
         yield int(code), docker("logs", container).stderr, measured(image, volume)
