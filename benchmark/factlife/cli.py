@@ -52,7 +52,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 datasets_app = typer.Typer(no_args_is_help=True, help="Build, validate and publish the data sets.")
-series_app = typer.Typer(no_args_is_help=True, help="Look at a checkpoint series.")
+series_app = typer.Typer(no_args_is_help=True, help="Look at a checkpoint series, or train one.")
 leaderboard_app = typer.Typer(
     no_args_is_help=True, help="Build, check and publish the leaderboard."
 )
@@ -706,6 +706,34 @@ def series_check(
         )
 
 
+@series_app.command("train")
+@guarded
+def series_train(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="New folder for the checkpoints.")],
+    arch: Annotated[str, typer.Option(help="olmo2, llama, gpt_neox or gpt2.")] = "olmo2",
+    depth: Annotated[int, typer.Option(min=1, help="Transformer blocks.")] = 4,
+    width: Annotated[
+        int, typer.Option(min=32, help="Width of the residual stream, a multiple of 32.")
+    ] = 128,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of text, split and weights.")] = 0,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Optimiser steps; default: 1600.")
+    ] = None,
+    device: DeviceOption = None,
+) -> None:
+    """Train a small series on the reference text, for the profile `reference`; resumable."""
+    training, loading = models("factlife.training"), models("factlife.series.loading")
+    from factlife.runner.demo import training_progress
+
+    with Drawn() as progress:
+        training.train_sized_series(
+            out, arch=arch, depth=depth, width=width, seed=seed, steps=steps,
+            device=str(loading.pick_device(device or "auto")),
+            progress=training_progress(progress),
+        )  # fmt: skip
+    print(out)
+
+
 @datasets_app.command("build")
 @guarded
 def datasets_build(
@@ -819,7 +847,7 @@ def datasets_validate(
 @guarded
 def study_dynamics(
     size: Annotated[
-        str, typer.Option(help="demo, cpu, published, or a profile's path ending in .toml.")
+        str, typer.Option(help="demo, cpu, gpu, published, or a profile's path ending in .toml.")
     ] = "cpu",
     arch: Annotated[
         str | None,
@@ -835,6 +863,14 @@ def study_dynamics(
         Path | None, typer.Option(help="Run folder; default: runs/studies/PROFILE-ARCH-HASH.")
     ] = None,
     device: DeviceOption = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            metavar="I/N",
+            help="Share the runs with N - 1 other processes of this command; no scores. "
+            "The same command without --shard then ends the study.",
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Train models on biographies from scratch and judge claims C1 to C11; resumable."""
@@ -846,10 +882,15 @@ def study_dynamics(
     if plan:
         _show_study_plan(runner.plan_study(profile, root), as_json)
         return
+    if shard is not None:
+        models("factlife.runner.shards").Shard.parse(shard)
+    with Drawn() as progress:
+        done = runner.study(profile, root, _command(), progress, share=shard is not None)
+    if shard is not None:
+        _show_study_share(root, done, as_json)
+        return
     from factlife.runner.score import score_and_report
 
-    with Drawn() as progress:
-        done = runner.study(profile, root, _command(), progress)
     result = score_and_report(root)
     console.print(f"{len(done.trained)} runs trained, {len(done.reused)} kept from before")
     _show_dynamics_claims(root)
@@ -1038,6 +1079,17 @@ def _show_shard(outcome: Outcome, as_json: bool) -> None:
         _print_json({"run": str(outcome.root), "measured": measured, "reused": reused})
     else:
         print(outcome.root)
+
+
+def _show_study_share(root: Path, done: Any, as_json: bool) -> None:
+    console.print(
+        f"{len(done.trained)} runs trained here, {len(done.reused)} elsewhere or before; once all "
+        "shards have ended, the same command without --shard writes scores and report"
+    )
+    if as_json:
+        _print_json({"run": str(root), "trained": list(done.trained), "reused": list(done.reused)})
+    else:
+        print(root)
 
 
 def _show_demo(made: Demo) -> None:

@@ -133,6 +133,11 @@ class ProbePass:
             for chosen in batches([len(r) for r in rows], batch_tokens)
         ]
 
+    @property
+    def forwards(self) -> int:
+        """Forwards of the model in one pass: processes that share a model must agree on them."""
+        return len(self._batches)
+
     def __call__(self, model: Any) -> Scores:
         """Score every target; the model is left in eval mode, its gradients untouched."""
         model.eval()

@@ -12,7 +12,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from factlife.config import Injection
-from factlife.errors import IntegrityError, UsageError
+from factlife.errors import IntegrityError, PartialError, UsageError
 from factlife.injection.audit import FOILS, LEVEL, audit
 from factlife.injection.corpus import BUILT_IN, Corpus
 from factlife.runner.injection import Source, Track, choose_starts
@@ -24,13 +24,17 @@ USE = {"refuse": "refused", "exclude": "excluded", "keep": "kept"}
 SHOWN = 5
 
 
-def audited(track: Track, sources: Sequence[Source]) -> Track:
+def audited(track: Track, sources: Sequence[Source], *, measure: bool = True) -> Track:
     """The track with a corpus that may be injected; equal to the given one if nothing is known.
 
     Passages that any start knows are left out of all of them (`exclude`), so that every start is
     taught the same.
 
+    Args:
+        measure: ask the starts that are not in the table yet.
+
     Raises:
+        PartialError: a start is not in the table, and may not be asked.
         IntegrityError: a start knows passages, and `known` is `refuse`.
         UsageError: passages cannot be left out, because their place decides their arm; or too few
             to audit.
@@ -43,7 +47,7 @@ def audited(track: Track, sources: Sequence[Source]) -> Track:
     known: dict[str, str] = {}
     for source in sources:
         if source.revision.name in starts:
-            for row in _rows(track, source):
+            for row in _rows(track, source, measure=measure):
                 if row["known"]:
                     known.setdefault(row["passage_id"], source.revision.name)
     if not known:
@@ -84,7 +88,7 @@ def _refusal(track: Track, known: dict[str, str]) -> str:
     )
 
 
-def _rows(track: Track, source: Source) -> list[Row]:
+def _rows(track: Track, source: Source, *, measure: bool) -> list[Row]:
     """What the audit of a start found, from the table if it is there."""
     partition = {"revision": source.revision.name}
     foils = _foils(track.corpus)
@@ -95,6 +99,11 @@ def _rows(track: Track, source: Source) -> list[Row]:
         }
     )  # fmt: skip
     if not track.store.find_part("injection_audit", partition, identity):
+        if not measure:
+            raise PartialError(
+                f"{source.revision.name}: {track.corpus.name} is not audited yet: run the missing "
+                "shards, or the same command again"
+            )
         rows = _measured(track, source, foils)
         track.store.write_part("injection_audit", rows, partition, identity)
     found: list[Row] = track.store.read_part("injection_audit", partition).to_pylist()
