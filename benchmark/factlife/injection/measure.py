@@ -108,15 +108,19 @@ def measure(
             optimiser state of another model.
         PartialError: the disk refuses a state.
     """
-    with _memory(plan.settings):
+    with memory(plan.settings):
         run = _Run(loaded, plan, corpus, facts, place, means)
         run.train()
     return run.tables()
 
 
 @contextmanager
-def _memory(settings: Injection) -> Iterator[None]:
-    """Say what to do where memory does not."""
+def memory(settings: Injection) -> Iterator[None]:
+    """Say what to do where memory does not do.
+
+    Raises:
+        UsageError: the device or the machine is out of memory.
+    """
     try:
         yield
     except (torch.OutOfMemoryError, RuntimeError, MemoryError) as error:
@@ -125,6 +129,7 @@ def _memory(settings: Injection) -> Iterator[None]:
             isinstance(error, torch.OutOfMemoryError)
             or "out of memory" in text
             or "can't allocate memory" in text
+            or "alloc_failed" in text  # cuBLAS and cuDNN, for their work space
         ):
             raise
         raise UsageError(

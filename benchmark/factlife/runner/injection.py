@@ -28,7 +28,7 @@ from factlife.corpora.fact_probes import FactProbes
 from factlife.errors import IntegrityError, UsageError
 from factlife.injection.audit import Audited, audit
 from factlife.injection.corpus import Corpus, load_corpus
-from factlife.injection.measure import Means, Place, measure, precision, run_row
+from factlife.injection.measure import Means, Place, measure, memory, precision, run_row
 from factlife.injection.plan import (
     RunPlan,
     Start,
@@ -379,10 +379,11 @@ def _carry_out(
         "allow_pickle": inputs.allow_pickle,
         "tokenizer": load_tokenizer(tokenizer) if tokenizer else None,
     }
-    if parallel.size() > 1:
-        loaded = load_blockwise(order.files.folder, wanted, **how)
-    else:
-        loaded = load(order.files.folder, wanted, inputs.device, **how)
+    with memory(order.plan.settings):
+        if parallel.size() > 1:
+            loaded = load_blockwise(order.files.folder, wanted, **how)
+        else:
+            loaded = load(order.files.folder, wanted, inputs.device, **how)
     execution = profile.execution
     means = Means(
         order.work, inputs.device, execution.batch_tokens, profile.model.bos,
