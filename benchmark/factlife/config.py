@@ -306,11 +306,18 @@ class Profile:
         for track in ("circuits", "injection", "dynamics"):
             if track not in self.tracks:
                 del values[track]
+        for key, before in _LATER.items():  # profiles that do not use it keep their hash
+            if values.get("injection", {}).get(key) == before:
+                del values["injection"][key]
         return {k: _as_json(v) for k, v in values.items()}
 
     def protocol_hash(self, data_fingerprints: dict[str, str]) -> str:
         """Hex sha256 over the parameters and the fingerprints of the data sets used."""
         return sha256_json({"params": self.params(), "data": data_fingerprints})
+
+
+# Injection settings that came after version 1 of a profile, with the value that changes nothing.
+_LATER = {"background_runs": "none", "known": "refuse"}
 
 
 def _as_json(value: Any) -> Any:
