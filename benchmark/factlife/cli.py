@@ -52,7 +52,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 datasets_app = typer.Typer(no_args_is_help=True, help="Build, validate and publish the data sets.")
-series_app = typer.Typer(no_args_is_help=True, help="Look at a checkpoint series.")
+series_app = typer.Typer(no_args_is_help=True, help="Look at a checkpoint series, or train one.")
 leaderboard_app = typer.Typer(
     no_args_is_help=True, help="Build, check and publish the leaderboard."
 )
@@ -684,6 +684,34 @@ def series_check(
         raise IntegrityError(
             f"{report.series}: {len(report.problems)} problems, first {report.problems[0]}"
         )
+
+
+@series_app.command("train")
+@guarded
+def series_train(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="New folder for the checkpoints.")],
+    arch: Annotated[str, typer.Option(help="olmo2, llama, gpt_neox or gpt2.")] = "olmo2",
+    depth: Annotated[int, typer.Option(min=1, help="Transformer blocks.")] = 4,
+    width: Annotated[
+        int, typer.Option(min=32, help="Width of the residual stream, a multiple of 32.")
+    ] = 128,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of text, split and weights.")] = 0,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Optimiser steps; default: 1600.")
+    ] = None,
+    device: DeviceOption = None,
+) -> None:
+    """Train a small series on the reference text, for the profile `reference`; resumable."""
+    training, loading = models("factlife.training"), models("factlife.series.loading")
+    from factlife.runner.demo import training_progress
+
+    with Drawn() as progress:
+        training.train_sized_series(
+            out, arch=arch, depth=depth, width=width, seed=seed, steps=steps,
+            device=str(loading.pick_device(device or "auto")),
+            progress=training_progress(progress),
+        )  # fmt: skip
+    print(out)
 
 
 @datasets_app.command("build")

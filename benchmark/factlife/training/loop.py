@@ -122,7 +122,8 @@ class Trainer:
         count = (targets != NO_LOSS).sum()
         size = parallel.size()
         if size > 1:  # each process takes its share; FSDP averages their gradients
-            ids, targets = (x[parallel.rank() :: size] for x in (ids, targets))
+            mine = list(parallel.share(len(ids), size, parallel.rank()))
+            ids, targets = ids[mine], targets[mine]
         rows = -(-len(ids) // self.config.accumulation)
         total = torch.zeros((), device=self.device)
         for inputs, wanted in zip(ids.split(rows), targets.split(rows), strict=True):
