@@ -168,4 +168,5 @@ def _number(row: Row) -> Html:
     if row["ci_low"] is not None and row["ci_high"] is not None:
         parts.append(f" ({text.interval(row['ci_low'], row['ci_high'], row['unit'])})")
     asked = f"wanted {row['wanted']} · holds: {row['holds']} · n = {row['n']:,}"
+    asked += f" · {row['reason']}" if row["reason"] else ""
     return join([*parts, h("small", asked)])
