@@ -1235,6 +1235,7 @@ def _show_plan(made: Plan) -> None:
             highlight=False,
             markup=False,
         )
+    _show_budget(out, made)
     if made.download:
         out.print(
             f"downloads {made.download / 1e6:,.1f} MB of weights while it measures, at most "
@@ -1244,6 +1245,33 @@ def _show_plan(made: Plan) -> None:
         )
     for warning in made.warnings:
         out.print(f"warning: {warning}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _show_budget(out: Console, made: Plan) -> None:
+    """What each part takes, and what injection holds on each of so many devices."""
+    table = Table(title="budget, one process on one device", title_justify="left")
+    for heading in ("part", "FLOPs", "hours", "share", "GB"):
+        table.add_column(heading, justify="left" if heading == "part" else "right")
+    for s in made.budget:
+        share = s.seconds / made.seconds if made.seconds else 0.0
+        table.add_row(
+            s.part, f"{s.flops:.1e}", f"{s.seconds / 3600:,.3f}", f"{share:.0%}",
+            f"{s.memory / 1e9:,.1f}",
+        )  # fmt: skip
+    table.add_row("all", f"{made.flops:.1e}", f"{made.seconds / 3600:,.3f}", "100%", "")
+    out.print(table)
+    if made.injection is None:
+        return
+    table = Table(title="injection, GB on each device (FSDP2)", title_justify="left")
+    parts = {"gathered": "whole for a while"}
+    sizes = made.injection.devices
+    names = list(vars(next(iter(sizes.values())))) if sizes else []
+    for heading in ("devices", *(parts.get(n, n) for n in names), "all", "fits"):
+        table.add_column(heading, justify="right")
+    for n, m in sizes.items():
+        held = [f"{v / 1e9:,.1f}" for v in vars(m).values()]
+        table.add_row(str(n), *held, f"{m.total / 1e9:,.1f}", m.fits or "none")
+    out.print(table)
 
 
 def main() -> None:
