@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.table import Table
-from tests import bench_circuits, bench_dynamics, bench_injection, bench_series
+from tests import bench_circuits, bench_dynamics, bench_gpu, bench_injection, bench_series
 from tests.tiny import byte_level_tokenizer
 from transformers import AutoModelForCausalLM, Olmo2Config
 from transformers.utils import logging as transformers_logging
@@ -146,6 +146,8 @@ def main() -> int:
             r.name, r.a, f"{r.seconds_a:.3f}", r.b, f"{r.seconds_b:.3f}", ratio, r.target, verdict
         )
     Console(width=150).print(table)
+    if torch.cuda.is_available():
+        bench_gpu.main([])
     return 0 if all(r.holds for r in found) else 1
 
 

@@ -827,7 +827,7 @@ def datasets_validate(
 @guarded
 def study_dynamics(
     size: Annotated[
-        str, typer.Option(help="demo, cpu, published, or a profile's path ending in .toml.")
+        str, typer.Option(help="demo, cpu, gpu, published, or a profile's path ending in .toml.")
     ] = "cpu",
     arch: Annotated[
         str | None,
@@ -843,6 +843,14 @@ def study_dynamics(
         Path | None, typer.Option(help="Run folder; default: runs/studies/PROFILE-ARCH-HASH.")
     ] = None,
     device: DeviceOption = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            metavar="I/N",
+            help="Share the runs with N - 1 other processes of this command; no scores. "
+            "The same command without --shard then ends the study.",
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Train models on biographies from scratch and judge claims C1 to C11; resumable."""
@@ -854,10 +862,15 @@ def study_dynamics(
     if plan:
         _show_study_plan(runner.plan_study(profile, root), as_json)
         return
+    if shard is not None:
+        models("factlife.runner.shards").Shard.parse(shard)
+    with Drawn() as progress:
+        done = runner.study(profile, root, _command(), progress, share=shard is not None)
+    if shard is not None:
+        _show_study_share(root, done, as_json)
+        return
     from factlife.runner.score import score_and_report
 
-    with Drawn() as progress:
-        done = runner.study(profile, root, _command(), progress)
     result = score_and_report(root)
     console.print(f"{len(done.trained)} runs trained, {len(done.reused)} kept from before")
     _show_dynamics_claims(root)
@@ -1048,6 +1061,17 @@ def _show_shard(outcome: Outcome, as_json: bool) -> None:
         print(outcome.root)
 
 
+def _show_study_share(root: Path, done: Any, as_json: bool) -> None:
+    console.print(
+        f"{len(done.trained)} runs trained here, {len(done.reused)} elsewhere or before; once all "
+        "shards have ended, the same command without --shard writes scores and report"
+    )
+    if as_json:
+        _print_json({"run": str(root), "trained": list(done.trained), "reused": list(done.reused)})
+    else:
+        print(root)
+
+
 def _show_demo(made: Demo) -> None:
     table = Table(title="Demo: seconds by stage", title_justify="left")
     for heading in ("stage", "budget", "took", "what"):
@@ -1211,6 +1235,7 @@ def _show_plan(made: Plan) -> None:
             highlight=False,
             markup=False,
         )
+    _show_budget(out, made)
     if made.download:
         out.print(
             f"downloads {made.download / 1e6:,.1f} MB of weights while it measures, at most "
@@ -1220,6 +1245,33 @@ def _show_plan(made: Plan) -> None:
         )
     for warning in made.warnings:
         out.print(f"warning: {warning}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _show_budget(out: Console, made: Plan) -> None:
+    """What each part takes, and what injection holds on each of so many devices."""
+    table = Table(title="budget, one process on one device", title_justify="left")
+    for heading in ("part", "FLOPs", "hours", "share", "GB"):
+        table.add_column(heading, justify="left" if heading == "part" else "right")
+    for s in made.budget:
+        share = s.seconds / made.seconds if made.seconds else 0.0
+        table.add_row(
+            s.part, f"{s.flops:.1e}", f"{s.seconds / 3600:,.3f}", f"{share:.0%}",
+            f"{s.memory / 1e9:,.1f}",
+        )  # fmt: skip
+    table.add_row("all", f"{made.flops:.1e}", f"{made.seconds / 3600:,.3f}", "100%", "")
+    out.print(table)
+    if made.injection is None:
+        return
+    table = Table(title="injection, GB on each device (FSDP2)", title_justify="left")
+    parts = {"gathered": "whole for a while"}
+    sizes = made.injection.devices
+    names = list(vars(next(iter(sizes.values())))) if sizes else []
+    for heading in ("devices", *(parts.get(n, n) for n in names), "all", "fits"):
+        table.add_column(heading, justify="right")
+    for n, m in sizes.items():
+        held = [f"{v / 1e9:,.1f}" for v in vars(m).values()]
+        table.add_row(str(n), *held, f"{m.total / 1e9:,.1f}", m.fits or "none")
+    out.print(table)
 
 
 def main() -> None:

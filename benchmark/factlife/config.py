@@ -177,6 +177,8 @@ class Dynamics:
         held_out: people who are measured and never trained on.
         seeds: runs of each condition; the population is the same in all of them.
         arch, layers, width, heads, ffn: of the model (see `training.models.ModelShape`).
+        precision: of training: float32, or bfloat16 autocast over float32 weights; what is
+            measured is measured in float32.
         evaluations: evaluations of a run, log-spaced in steps.
         eval_people: people of each population that are measured.
         distribution_size: size at which `alphas`, warm-up, celebrities and groups are run; 0: none.
@@ -205,6 +207,7 @@ class Dynamics:
     width: int = at_least(1, 128)
     heads: int = at_least(1, 4)
     ffn: int = at_least(1, 384)
+    precision: str = one_of("float32", "bfloat16", default="float32")
     batch_rows: int = at_least(1, 32)
     peak_lr: float = at_least(0, 2e-3)
     evaluations: int = at_least(8, 40)

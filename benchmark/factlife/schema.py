@@ -679,7 +679,7 @@ _POPULATION = Column(
 
 DYNAMICS_RUNS = Table(
     name="dynamics_runs",
-    version=1,
+    version=2,  # 2: precision
     grain="one training run on biographies, from scratch or fine-tuned",
     key=("dynamics_run",),
     partitions=("dynamics_run",),
@@ -692,6 +692,9 @@ DYNAMICS_RUNS = Table(
         Column("layers", pa.int32(), "transformer blocks", "count"),
         Column("width", pa.int32(), "of the residual stream", "count"),
         Column("heads", pa.int32(), "attention heads a layer", "count"),
+        Column(
+            "precision", pa.string(), "of training: float32, or bfloat16 autocast"
+        ),
         Column("n_parameters", pa.int64(), "parameters, tied ones once", "count"),
         Column("n_people", pa.int64(), "people trained on; of a fine-tuning: old people", "people"),
         Column("n_held_out", pa.int64(), "people measured but never trained on", "people"),

@@ -69,9 +69,10 @@ def facts(count: int = 5) -> FactProbes:
 
 
 def means(work: Path, **changes: Any) -> Means:
-    """On the CPU, no state but where asked."""
-    values: dict[str, Any] = {"batch_tokens": 512, "state_seconds": 1e9, **changes}
-    return Means(work, torch.device("cpu"), **values)
+    """On the CPU, no state, but where asked."""
+    device = torch.device("cpu")
+    values = {"device": device, "batch_tokens": 512, "state_seconds": 1e9, **changes}
+    return Means(work, **values)
 
 
 PLACE = Place("tiny", 9, 900)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -21,7 +22,7 @@ from tests.tiny import save_series
 from factlife.config import Injection, Profile, load_profile, profile_names
 from factlife.errors import IntegrityError, UsageError
 from factlife.injection.corpus import Corpus
-from factlife.injection.cost import Shape, cost
+from factlife.injection.cost import Memory, Shape, cost, memory, training_flops
 from factlife.injection.plan import Start, make_plans, read_plan, write_plan
 from factlife.runner.demo import demo_profile
 from factlife.runner.injection import (
@@ -33,6 +34,7 @@ from factlife.runner.injection import (
     Source,
     Track,
     choose_starts,
+    identity_of,
     only_starts,
     plans_of,
     run_injection,
@@ -185,9 +187,6 @@ def test_a_plan_edited_after_the_run_is_refused(finished: Path, series: Series) 
 def test_a_plan_edited_while_the_run_is_broken_off_is_refused(
     series: Series, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def stop(*_: Any) -> None:
-        raise KeyboardInterrupt
-
     root = tmp_path / "run"
     with monkeypatch.context() as patch:
         patch.setattr("factlife.runner.injection.measure", stop)
@@ -197,6 +196,45 @@ def test_a_plan_edited_while_the_run_is_broken_off_is_refused(
     path.write_text("".join(path.read_text().splitlines(keepends=True)[1:]))
     with pytest.raises(UsageError, match="edited after the run began"):
         inject(series, root, starts=("late",))
+
+
+def test_a_finished_run_is_kept_whatever_the_device_and_a_broken_one_begins_anew(
+    series: Series, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "run"
+    inject(series, root)
+    RunStore(root).remove_part("injection_runs", {"injection_run": "mid-seed0"})
+    work = root / WORK / "mid-seed0"
+    with monkeypatch.context() as patch:
+        patch.setattr("factlife.runner.injection.measure", stop)
+        with pytest.raises(KeyboardInterrupt):
+            inject(series, root)
+    settings = json.loads((work / "settings.json").read_text())
+    assert settings["device"] == "cpu"
+    (work / "settings.json").write_text(json.dumps({**settings, "device": "cuda"}))
+    (work / "left").touch()
+    told = Told()
+    done = inject(series, root, told)
+    assert (done.measured, done.reused) == (("mid-seed0",), ("late-seed0",))
+    assert any("on another device; begins anew" in w for w in told.warnings)
+
+
+def stop(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def test_what_a_run_is_made_of_is_the_same_on_every_device(series: Series, tmp_path: Path) -> None:
+    """Shards on GPUs are put together without one, and nothing is trained again."""
+    profile = Profile("x", tracks=("injection",), injection=SMALL)
+    (plan, *_) = plans_of(profile, corpus(), series.revisions)
+    store = RunStore(tmp_path)
+    found = {
+        identity_of(
+            Track(store, series, profile, corpus(), facts(), torch.device(d), Told()), plan, "w"
+        )
+        for d in ("cpu", "cuda")
+    }
+    assert len(found) == 1
 
 
 def test_a_plan_edited_beforehand_is_carried_out(series: Series, tmp_path: Path) -> None:
@@ -300,8 +338,37 @@ def test_cost_by_hand() -> None:
     # 6 x 1000 + 6 x 2 x 16 x 48 = 15216 FLOPs a token; probing a third
     assert made.flops == 15216 * (7296 + 3324 / 3)
     assert made.seconds == made.flops / 1e6
-    # 16 x 1000 + 2 x 384 tokens x 34 x 16 x 2 + 10 x 384 x 50
-    assert made.memory == 16_000 + 2 * 384 * 34 * 32 + 192_000
+    # 16 x 1000 + 384 tokens x 135 bytes x 16 channels x 2 layers + 16 bytes x 384 x 50
+    assert made.memory == 16_000 + 384 * 135 * 32 + 16 * 384 * 50
+
+
+def test_memory_by_hand() -> None:
+    settings = Injection(batch_rows=8, context=10, accumulation=2)
+    shape = Shape(1000, 3, 4, 50, "llama", tied=False)
+    one = memory(shape, settings, half=True)
+    # 4 rows x 10 tokens in a micro-batch; 50 bytes x 4 channels x 3 layers; 14 bytes x 50 entries
+    assert (one.weights, one.gradients, one.moments, one.casts) == (4000, 4000, 8000, 2000)
+    assert (one.gathered, one.activations, one.logits) == (0, 40 * 600, 40 * 700)
+    assert one.total == 18_000 + 24_000 + 28_000
+    two = memory(shape, settings, half=True, devices=2)
+    # 2 rows each; two embeddings of 50 x 4 stay whole, and two of three blocks of 600 / 3
+    assert (two.weights, two.gradients, two.moments) == (2000, 2000, 4000)
+    assert (two.gathered, two.logits) == (8 * (400 + 2 * 200), 20 * 700)
+    again = memory(shape, replace(settings, checkpointing=True), half=True)
+    # what each layer begins from, 4 bytes; a layer's 200 bytes a token are less than the logits
+    assert again.activations == 40 * 4 * 4 * 3
+    assert training_flops(shape, settings) == 3 * (2 * (1000 - 200) + 2 * 3 * 4 * 10)
+    assert training_flops(shape, replace(settings, checkpointing=True)) == 4 * (1600 + 240)
+
+
+def test_what_fits() -> None:
+    def held(total: float) -> Memory:
+        return Memory(total, 0, 0, 0, 0, 0, 0)
+
+    # nine tenths of 24 GB are 21.6
+    assert held(21.5e9).fits == "24 GB"
+    assert held(21.7e9).fits == "40 GB"
+    assert held(200e9).fits is None
 
 
 def test_a_billion_parameters_in_three_gpu_hours() -> None:

@@ -40,11 +40,11 @@ from factlife.injection.plan import RunPlan
 from factlife.injection.probe import (
     NOT_FINITE,
     EncodedProbe,
-    ProbePass,
     Scores,
     encode_probes,
     eval_mode,
 )
+from factlife.injection.shared import SharedPass
 from factlife.scoring.targets import Target
 from factlife.series.loading import Loaded
 from factlife.store import parquet_bytes, write_bytes
@@ -76,7 +76,8 @@ class Means:
         work: folder of its states and rows; removed by the caller when the tables are written.
         batch_tokens: bound on padded tokens a probing forward.
         bos: see `config.Model`.
-        state_seconds: training time between two saved states; 0 saves after every update.
+        state_seconds: training time between two saved states, more where saving takes longer than
+            a twentieth of it; 0 saves after every update.
         on_step: called after each update.
     """
 
@@ -107,15 +108,19 @@ def measure(
             optimiser state of another model.
         PartialError: the disk refuses a state.
     """
-    with _memory(plan.settings):
+    with memory(plan.settings):
         run = _Run(loaded, plan, corpus, facts, place, means)
         run.train()
     return run.tables()
 
 
 @contextmanager
-def _memory(settings: Injection) -> Iterator[None]:
-    """Say what to do where memory does not."""
+def memory(settings: Injection) -> Iterator[None]:
+    """Say what to do where memory does not do.
+
+    Raises:
+        UsageError: the device or the machine is out of memory.
+    """
     try:
         yield
     except (torch.OutOfMemoryError, RuntimeError, MemoryError) as error:
@@ -124,6 +129,7 @@ def _memory(settings: Injection) -> Iterator[None]:
             isinstance(error, torch.OutOfMemoryError)
             or "out of memory" in text
             or "can't allocate memory" in text
+            or "alloc_failed" in text  # cuBLAS and cuDNN, for their work space
         ):
             raise
         raise UsageError(
@@ -222,7 +228,7 @@ class _Run:
         if settings.checkpointing:
             _checkpoint_activations(self._model)
         if parallel.size() > 1:
-            parallel.shard(self._model, means.device)
+            parallel.shard(self._model, means.device, loaded.fill)
         self._trainer = Trainer(self._model, source, config, means.device)
         if settings.optimiser != "fresh":
             load_optimiser(self._trainer, Path(settings.optimiser) / OPTIMISER)
@@ -248,17 +254,20 @@ class _Run:
         else:
             self._rows.restore(-1)
             self._read(None, None)
-        saved = time.monotonic()
+        saved, pause = time.monotonic(), self._means.state_seconds
         while trainer.step < trainer.config.steps:
             began = time.perf_counter()
             report = trainer.advance()
             self._read(report, time.perf_counter() - began)
             if self._means.on_step is not None:
                 self._means.on_step(report)
-            if parallel.from_first(time.monotonic() - saved >= self._means.state_seconds):
+            if parallel.from_first(time.monotonic() - saved >= pause):
+                began = time.monotonic()
                 self._rows.flush(trainer.step)
                 save_state(trainer, states)
                 saved = time.monotonic()
+                if self._means.state_seconds:  # at most a twentieth of the time is for saving
+                    pause = max(self._means.state_seconds, 19 * (saved - began))
 
     def _read(self, report: StepReport | None, seconds: float | None) -> None:
         """Everything that is due at the present step."""
@@ -287,19 +296,27 @@ class _Run:
         """Mean nats a predicted token over the held-out rows; None without rows."""
         if not len(self._heldout):
             return None
-        total = 0.0
-        device = self._means.device.type
+        device, n = self._means.device, len(self._heldout)
+        every = [parallel.share(n, parallel.size(), r) for r in range(parallel.size())]
+        at_once = max(1, self._means.batch_tokens // self._context)
+        mine = self._heldout[list(every[parallel.rank()])]
+        total = torch.zeros((), dtype=torch.float64, device=device)
         with eval_mode(self._model):
-            for rows in self._heldout.split(max(1, self._means.batch_tokens // self._context)):
-                with torch.autocast(device, torch.bfloat16, enabled=self._precision == "bfloat16"):
-                    logits = self._model(input_ids=rows, use_cache=False).logits
-                targets = rows[:, 1:].flatten()
-                lost = functional.cross_entropy(
-                    logits[:, :-1].float().flatten(0, 1), targets, reduction="sum"
-                )
-                total += float(lost.double())
-        value = total / (len(self._heldout) * (self._context - 1))
+            for rows in mine.split(at_once) if len(mine) else ():
+                total += self._summed_loss(rows)
+            forwards = [-(-len(share) // at_once) for share in every]
+            parallel.idle(self._model, max(forwards) - forwards[parallel.rank()], device)
+        value = float(parallel.summed(total)) / (n * (self._context - 1))
         return value if np.isfinite(value) else None
+
+    def _summed_loss(self, rows: torch.Tensor) -> torch.Tensor:
+        """Nats over all predicted tokens of some rows."""
+        kind, half = rows.device.type, self._precision == "bfloat16"
+        with torch.autocast(kind, torch.bfloat16, enabled=half):
+            logits = self._model(input_ids=rows, use_cache=False).logits
+        return functional.cross_entropy(
+            logits[:, :-1].float().flatten(0, 1), rows[:, 1:].flatten(), reduction="sum"
+        ).double()
 
     def tables(self) -> dict[str, pa.Table]:
         """All tables of the finished run."""
@@ -340,7 +357,8 @@ class _Probes:
         usable = [e for e in encoded if e.target is not None]
         self._excluded = [e for e in encoded if e.target is None]
         targets = [e.target for e in usable if e.target is not None]
-        self._pass = ProbePass(targets, means.batch_tokens, means.device, precision)
+        passages = [e.probe.passage_id for e in usable]
+        self._pass = SharedPass(targets, passages, means.batch_tokens, means.device, precision)
         keys = [self._keys(e) for e in usable]
         names = ("probe_id", "passage_id", "depth", "arm", "half")
         self._fixed = {n: pa.array([k[n] for k in keys], pa.string()) for n in names}
@@ -406,7 +424,8 @@ class _Facts:
         ]
         self._encoded: list[Encoded] = encode_prompts(tokenizer, prompts, means.bos, max_length)
         targets = [Target(e.ids, *e.answer) for e in self._encoded if not e.reason]
-        self._pass = ProbePass(targets, means.batch_tokens, means.device, precision)
+        alone = range(len(targets))
+        self._pass = SharedPass(targets, alone, means.batch_tokens, means.device, precision)
 
     def rows(self, model: Any, run: str, step: int) -> list[Row]:
         """Rows of `injection_recall`."""
@@ -447,13 +466,14 @@ class _Rows:
         self._from = 0
 
     def add(self, table: str, rows: pa.Table) -> None:
-        """Keep rows until the next flush."""
-        self._new[table].append(rows)
+        """Keep rows until the next flush, in the process that writes them."""
+        if not parallel.rank():
+            self._new[table].append(rows)
 
     def flush(self, step: int) -> None:
         """Write what was read up to `step`; to be followed by the state of that step."""
         for name, tables in self._new.items():
-            if tables and not parallel.rank():
+            if tables:
                 path = self._folder / f"{name}-{self._from:08d}-{step:08d}.parquet"
                 write_bytes(path, parquet_bytes(pa.concat_tables(tables)))
                 tables.clear()

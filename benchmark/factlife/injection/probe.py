@@ -2,8 +2,12 @@
 
 A probe is scored on its target's tokens after its prefix's. That is right only if
 enc(prefix) + enc(" " + target) = enc(prefix + " " + target); a probe for which it does not hold is
-left out, with the reason. The output embedding runs on target positions alone. Batches hold probes
+left out, with the reason. The output embedding runs on target positions alone. Batches hold rows
 of like length and are made once a run.
+
+What a causal model computes at a token does not depend on what follows. A target whose tokens
+(without its last, which predicts nothing that is wanted) begin another one's is therefore read from
+the other one's row: nested prefixes, equal prompts and foils of one token cost nothing.
 
 Greedy decoding gives exactly the target's tokens if and only if each of them is the argmax after
 the prefix and the target's tokens before it: until the first miss, decoding has the same input as
@@ -39,6 +43,10 @@ BOUNDARY = "prefix and target share a token"
 TOO_LONG = "longer than the model's context"
 NOT_FINITE = "the model's log-probability is not finite"
 NO_PREFIX = "nothing stands before the target to predict it from"
+_AT_ONCE = 1024  # rows of logits in float32
+_CPU_TOKENS = 1024  # more fill no core better, and what is in flight leaves its cache
+
+Ids = tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -83,12 +91,13 @@ def _encoded(
 @dataclass(frozen=True)
 class _Batch:
     padded: Padded
-    rows: Tensor
+    rows: Tensor  # of each distinct position that is unembedded
     columns: Tensor
-    wanted: Tensor
-    owner: Tensor  # place of each position's probe in the batch
-    places: NDArray[np.int64]  # of the batch's probes among all
-    first: Tensor  # index of each probe's first target position
+    cell: Tensor  # [P] which of these positions predicts each target token
+    wanted: Tensor  # [P] the target token
+    owner: Tensor  # [P] place of its target in the batch
+    places: NDArray[np.int64]  # of the batch's targets among all
+    first: Tensor  # index of each target's first position in `cell`
 
 
 @dataclass(frozen=True)
@@ -113,11 +122,21 @@ class ProbePass:
     ) -> None:
         self._count, self._device = len(targets), torch.device(device)
         self._precision = precision
-        lengths = [len(t.ids) for t in targets]
+        rows, row_of = shared_rows([t.ids[: t.end - 1] for t in targets])
+        readers: list[list[int]] = [[] for _ in rows]
+        for i, row in enumerate(row_of):
+            readers[row].append(i)
+        if self._device.type == "cpu":
+            batch_tokens = min(batch_tokens, _CPU_TOKENS)
         self._batches = [
-            _batch([targets[i] for i in chosen], chosen, self._device)
-            for chosen in batches(lengths, batch_tokens)
+            _batch([rows[r] for r in chosen], [readers[r] for r in chosen], targets, self._device)
+            for chosen in batches([len(r) for r in rows], batch_tokens)
         ]
+
+    @property
+    def forwards(self) -> int:
+        """Forwards of the model in one pass: processes that share a model must agree on them."""
+        return len(self._batches)
 
     def __call__(self, model: Any) -> Scores:
         """Score every target; the model is left in eval mode, its gradients untouched."""
@@ -141,7 +160,7 @@ class ProbePass:
             logits_at(model, batch.rows, batch.columns),
         ):
             logits = forward(model, batch.padded, use_cache=False).logits
-        logprob, rank = token_scores(logits.squeeze(0).float(), batch.wanted)
+        logprob, rank = _token_scores(logits.squeeze(0), batch.cell, batch.wanted)
         n = len(batch.places)
         sums = torch.zeros(n, dtype=torch.float64, device=self._device)
         sums.index_add_(0, batch.owner, logprob.double())
@@ -150,15 +169,64 @@ class ProbePass:
         return sums, rank[batch.first], missed == 0
 
 
-def _batch(targets: Sequence[Target], places: Sequence[int], device: torch.device) -> _Batch:
-    padded = pad([t.ids for t in targets], "right", device)
-    cells = [(r, j - 1, t.ids[j], r) for r, t in enumerate(targets) for j in range(t.start, t.end)]
-    rows, columns, wanted, owner = (
-        torch.tensor(x, device=device) for x in zip(*cells, strict=True)
+def _token_scores(logits: Tensor, cell: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+    """Log-probability and rank of target tokens [P], each predicted by a row of logits [C, V].
+
+    A row may predict several: they are taken up piece by piece, so that no more than `_AT_ONCE`
+    rows are held again.
+    """
+    pairs = zip(cell.split(_AT_ONCE), wanted.split(_AT_ONCE), strict=True)
+    found = [token_scores(logits[c].float(), w) for c, w in pairs]
+    return torch.cat([lp for lp, _ in found]), torch.cat([rank for _, rank in found])
+
+
+def shared_rows(needed: Sequence[Ids]) -> tuple[list[Ids], list[int]]:
+    """The sequences that begin no other one, and for each sequence the row that begins with it.
+
+    In lexicographic order everything that begins with a sequence follows it without a gap: it
+    begins another one if and only if it begins its successor.
+    """
+    order = sorted(range(len(needed)), key=lambda i: needed[i])
+    rows: list[Ids] = []
+    row_of = [0] * len(needed)
+    for i in reversed(order):
+        if not rows or rows[-1][: len(needed[i])] != needed[i]:
+            rows.append(needed[i])
+        row_of[i] = len(rows) - 1
+    return rows, row_of
+
+
+def _batch(
+    rows: Sequence[Ids],
+    readers: Sequence[Sequence[int]],
+    targets: Sequence[Target],
+    device: torch.device,
+) -> _Batch:
+    """A batch of rows with the targets that are read from each."""
+    places = [i for mine in readers for i in mine]
+    cells: dict[tuple[int, int], int] = {}
+    cell: list[int] = []
+    wanted: list[int] = []
+    owner: list[int] = []
+    first: list[int] = []
+    row_of = [r for r, mine in enumerate(readers) for _ in mine]
+    for k, (i, r) in enumerate(zip(places, row_of, strict=True)):
+        first.append(len(cell))
+        for j in range(targets[i].start, targets[i].end):
+            cell.append(cells.setdefault((r, j - 1), len(cells)))
+            wanted.append(targets[i].ids[j])
+            owner.append(k)
+    row, column = zip(*cells, strict=True)
+    return _Batch(
+        padded=pad(rows, "right", device),
+        rows=torch.tensor(row, device=device),
+        columns=torch.tensor(column, device=device),
+        cell=torch.tensor(cell, device=device),
+        wanted=torch.tensor(wanted, device=device),
+        owner=torch.tensor(owner, device=device),
+        places=np.array(places, np.int64),
+        first=torch.tensor(first, device=device),
     )
-    lengths = [t.end - t.start for t in targets]
-    first = torch.tensor(np.cumsum([0, *lengths[:-1]]), device=device)
-    return _Batch(padded, rows, columns, wanted, owner, np.array(places, np.int64), first)
 
 
 @contextmanager

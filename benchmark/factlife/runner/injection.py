@@ -28,7 +28,7 @@ from factlife.corpora.fact_probes import FactProbes
 from factlife.errors import IntegrityError, UsageError
 from factlife.injection.audit import Audited, audit
 from factlife.injection.corpus import Corpus, load_corpus
-from factlife.injection.measure import Means, Place, measure, precision, run_row
+from factlife.injection.measure import Means, Place, measure, memory, precision, run_row
 from factlife.injection.plan import (
     RunPlan,
     Start,
@@ -38,6 +38,7 @@ from factlife.injection.plan import (
     write_plan,
 )
 from factlife.runner.progress import Progress
+from factlife.series.blockwise import load_blockwise
 from factlife.series.loading import load, load_tokenizer
 from factlife.series.local import Revision, Series
 from factlife.store import RunStore, sha256_file, sha256_json, write_json
@@ -275,7 +276,11 @@ def _work_settings(work: Path) -> dict[str, Any]:
 
 
 def identity_of(track: Track, plan: RunPlan, weights: str) -> str:
-    """Hash of everything that a run's numbers depend on."""
+    """Hash of everything that a run's numbers depend on.
+
+    The device is not in it: a run that a GPU has finished stays finished for whoever puts shards
+    together without one. Only a run that has been broken off begins anew on another device.
+    """
     background = plan.settings.background
     path = Path(background)
     optimiser = Path(plan.settings.optimiser) / "optimiser.safetensors"
@@ -289,7 +294,6 @@ def identity_of(track: Track, plan: RunPlan, weights: str) -> str:
             "facts": track.facts.fingerprint(),
             "background": sha256_file(path) if path.is_file() else background,
             "optimiser": sha256_file(optimiser) if optimiser.is_file() else "",
-            "device": track.device.type,
             "attention": track.profile.model.attention,
             "bos": track.profile.model.bos,
         }
@@ -304,10 +308,14 @@ def _one(
     if reused := _finished(track.store, plan.name, identity):
         return reused
     work = track.store.root / WORK / plan.name
-    if _work_settings(work).get("identity") not in (None, identity):
-        track.progress.warn(f"{plan.name}: begun from other weights or text; begins anew")
+    settings = {"identity": identity, "device": track.device.type}
+    begun = _work_settings(work)
+    if begun and {k: begun.get(k) for k in settings} != settings:
+        track.progress.warn(
+            f"{plan.name}: begun from other weights or text, or on another device; begins anew"
+        )
         shutil.rmtree(work)
-    write_json(work / SETTINGS, {"identity": identity, "plan_sha256": plan.sha256})
+    write_json(work / SETTINGS, {**settings, "plan_sha256": plan.sha256})
     place = Place(track.series.name, source.revision.step, source.revision.tokens)
     partition = {"injection_run": plan.name}
     try:
@@ -372,14 +380,17 @@ def _carry_out(
 ) -> dict[str, Any]:
     """Load the start revision and train it. Raises as `measure`."""
     tokenizer = order.files.tokenizer
-    loaded = load(
-        order.files.folder,
-        Model(dtype="float32", attention=profile.model.attention),
-        inputs.device,
-        trust_remote_code=inputs.trust_remote_code,
-        allow_pickle=inputs.allow_pickle,
-        tokenizer=load_tokenizer(tokenizer) if tokenizer else None,
-    )
+    wanted = Model(dtype="float32", attention=profile.model.attention)
+    how: dict[str, Any] = {
+        "trust_remote_code": inputs.trust_remote_code,
+        "allow_pickle": inputs.allow_pickle,
+        "tokenizer": load_tokenizer(tokenizer) if tokenizer else None,
+    }
+    with memory(order.plan.settings):
+        if parallel.size() > 1:
+            loaded = load_blockwise(order.files.folder, wanted, **how)
+        else:
+            loaded = load(order.files.folder, wanted, inputs.device, **how)
     execution = profile.execution
     means = Means(
         order.work, inputs.device, execution.batch_tokens, profile.model.bos,
@@ -405,6 +416,17 @@ def _finished(store: RunStore, name: str, identity: str) -> str | None:
         return "failed"
     whole = all(store.find_part(t, partition, identity) for t in WRITTEN)
     return "reused" if whole else None
+
+
+def unfinished(track: Track, plans: Sequence[RunPlan], sources: Sequence[Source]) -> list[str]:
+    """Names of the runs that would be carried out; a run that diverged is none of them."""
+    weights = {s.revision.name: s.identity for s in sources}
+    plans = [_settled(track, plan) for plan in plans]
+    return [
+        p.name
+        for p in plans
+        if not _finished(track.store, p.name, identity_of(track, p, weights[p.revision]))
+    ]
 
 
 def audit_start(

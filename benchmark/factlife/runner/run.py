@@ -33,10 +33,11 @@ from factlife.runner.injection import (
     injection_fingerprints,
     plans_of,
     run_injection,
+    unfinished,
 )
 from factlife.runner.progress import Progress
 from factlife.runner.provenance import environment
-from factlife.runner.shards import Shard, SharedChecks, order
+from factlife.runner.shards import INJECTION, Shard, SharedChecks, dealt_by_checkpoint, order
 from factlife.runner.tracks import MEASURED_TABLES, Tracks, refuse_untraceable, reinitialise
 from factlife.series.fetch import (
     LEDGER,
@@ -211,7 +212,7 @@ def _run(
         sweep = _Sweep(store, series, profile, probes, device, options, progress)
         done = sweep.measure_missing(checked)
         injected = None
-        if sweep.injects:
+        if INJECTION in profile.tracks and any(not c.reason for c in checked):
             injected = _inject(store, series, profile, probes, device, options, progress, checked)
         if options.shard is None:
             store.forget_shards()
@@ -229,14 +230,20 @@ def _inject(
     progress: Progress,
     checked: Sequence[Checked],
 ) -> Injected:
-    """The injection track, from measured revisions and from those named by the profile."""
+    """The injection track, from measured revisions and from those named by the profile.
+
+    Raises:
+        PartialError: runs that no shard has finished where shards are only put together, or
+            another process at work on a shard's runs.
+    """
     seen = {c.revision.name for c in checked}
     named = [
         r
         for r in series.revisions
         if r.name in profile.injection.starts and r.name not in {*seen, *options.exclude}
     ]
-    also = check_revisions(named, series, options, progress) if named else []
+    checks = SharedChecks(store.root) if options.shard or options.assemble else None
+    also = check_revisions(named, series, options, progress, checks=checks) if named else []
     usable = [c for c in (*checked, *also) if not c.reason]
     corpus = load_corpus(profile.injection.corpus)
     track = Track(
@@ -246,14 +253,34 @@ def _inject(
     order = {r.name: i for i, r in enumerate(series.revisions)}
     usable.sort(key=lambda c: order[c.revision.name])
     plans = plans_of(profile, corpus, [c.revision for c in usable])
-    if (n := len({p.revision for p in plans})) < (asked := len(profile.injection.starts)):
+    starts = list(dict.fromkeys(p.revision for p in plans))
+    if (n := len(starts)) < (asked := len(profile.injection.starts)) and options.shard is None:
         progress.warn(f"injection starts from {n} revisions, not {asked}: the series has no more")
     with_own = [c for c in usable if c.listed and has_tokenizer(c.listed)]
     sources = [
         Source(c.revision, c.identity, functools.partial(_files, c, with_own, store, options))
         for c in usable
     ]
-    return run_injection(track, plans, sources)
+    if options.assemble and (left := unfinished(track, plans, sources)):
+        raise PartialError(
+            f"{len(left)} of {len(plans)} injection runs are not finished yet, first {left[0]}: "
+            "run the missing shards, or the same command again"
+        )
+    if options.shard is None:
+        return run_injection(track, plans, sources)
+    n = sum(not c.reason for c in checked)
+    dealt = dealt_by_checkpoint(profile.tracks, last=True)
+    mine = [starts[k] for k in options.shard.starts(len(starts), n, dealt)]
+    with contextlib.ExitStack() as stack:
+        locks = [(name, store.alone(INJECTION, name)) for name in mine]
+        claimed = {name for name, lock in locks if stack.enter_context(lock)}
+        done = run_injection(track, [p for p in plans if p.revision in claimed], sources)
+    if busy := [name for name in mine if name not in claimed]:
+        raise PartialError(
+            f"another process trains from {', '.join(busy)}, which shard {options.shard} has too: "
+            "run the same command once it ends"
+        )
+    return done
 
 
 @contextlib.contextmanager
@@ -264,7 +291,7 @@ def _files(
     if c.listed is None:
         yield Files(c.revision.path)
         return
-    ledger = Ledger(None if options.keep_cache else store.root / LEDGER)
+    ledger = Ledger(None if options.keep_cache else _ledger_path(store, options.shard))
     fetcher = Fetcher(
         [c.listed],
         ledger,
@@ -282,6 +309,13 @@ def _files(
             yield Files(fetched.folder, tokenizer)
     finally:
         fetcher.close()
+
+
+def _ledger_path(store: RunStore, shard: Shard | None) -> Path:
+    """Where a process notes what it has downloaded; shards have a cache each."""
+    if shard is None:
+        return store.root / LEDGER
+    return store.root / SHARDS / f"downloads-{shard.index}-of-{shard.total}"
 
 
 def _refuse_nothing(series: Series, checked: Sequence[Checked]) -> None:
@@ -527,7 +561,8 @@ class _Sweep:
                 f"{todo[0].revision.name}: run the missing shards, or the same command again"
             )
         listed = [c.listed for c in todo if c.listed is not None]
-        ledger = Ledger(None if self._options.keep_cache else self._ledger_path())
+        keep, shard = self._options.keep_cache, self._options.shard
+        ledger = Ledger(None if keep else _ledger_path(self._store, shard))
         self._prepare(listed, checked, ledger)
         fetcher = Fetcher(
             listed,
@@ -549,28 +584,13 @@ class _Sweep:
             c.revision.name for c in checked if c.revision.name in finished
         )
 
-    def _ledger_path(self) -> Path:
-        if shard := self._options.shard:
-            return self._store.root / SHARDS / f"downloads-{shard.index}-of-{shard.total}"
-        return self._store.root / LEDGER
-
     def _share(self, c: Checked) -> tuple[str, ...]:
-        """The tracks to measure at a checkpoint here: all of them, without shards."""
-        tracks = self._profile.tracks
-        if (shard := self._options.shard) is not None:
-            tracks = shard.share(self._places[c.revision.name], len(self._places), tracks)
-        if c.revision.name == self._last:
+        """The tracks to measure at a checkpoint here: all of them but injection, without shards."""
+        last = c.revision.name == self._last
+        tracks = dealt_by_checkpoint(self._profile.tracks, last=last)
+        if (shard := self._options.shard) is None:
             return tracks
-        return tuple(t for t in tracks if t != "injection")  # a piece of the last one alone
-
-    @property
-    def injects(self) -> bool:
-        """Whether the injection track runs here: it is a piece of the last checkpoint."""
-        last = next((n for n in self._places if n == self._last), None)
-        shard, tracks = self._options.shard, self._profile.tracks
-        if shard is not None and last is not None:
-            tracks = shard.share(self._places[last], len(self._places), tracks)
-        return "injection" in tracks
+        return shard.share(self._places[c.revision.name], len(self._places), tracks)
 
     def _prepare(self, todo: list[Listed], checked: Sequence[Checked], ledger: Ledger) -> None:
         """Refuse what is known to fail before the first large download."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ class Loaded:
         model: in eval mode, on its device.
         n_parameters: tied parameters counted once.
         max_length: tokens the model can take; None where its config sets no bound.
+        fill: reads the weights of a part of the model, which has none yet (`blockwise`); None
+            where all of them are there.
     """
 
     model: Any
@@ -32,6 +35,7 @@ class Loaded:
     dtype: str
     attention: str
     max_length: int | None
+    fill: Callable[[Any], None] | None = None
 
 
 def pick_device(name: str) -> torch.device:
@@ -111,13 +115,17 @@ def load(
         raise IntegrityError(f"{folder}: the weights do not fit config.json: {reason}") from error
     _refuse_incomplete(info, folder)
     model.eval().requires_grad_(False).to(device)
-    n_parameters = sum(p.numel() for p in model.parameters())
+    return describe(model, tokenizer, config.dtype)
+
+
+def describe(model: Any, tokenizer: Any, dtype: str) -> Loaded:
+    """What is known of a model beside its weights."""
     return Loaded(
         model=model,
         tokenizer=tokenizer,
         architecture=type(model).__name__,
-        n_parameters=n_parameters,
-        dtype=config.dtype,
+        n_parameters=sum(p.numel() for p in model.parameters()),
+        dtype=dtype,
         attention=str(model.config._attn_implementation),
         max_length=_max_length(model),
     )

@@ -126,30 +126,40 @@ def _places(model: Any, folder: Path) -> tuple[dict[str, torch.Tensor], frozense
     Empty where copying is not certain to give what `from_pretrained` gives.
     """
     files = weight_files(folder, allow_pickle=True)
-    if any(f.suffix != ".safetensors" for f in files) or getattr(model, "hf_quantizer", None):
+    found = state_names(model, files)
+    if found is None:
         return {}, frozenset()
+    state = model.state_dict(keep_vars=True)
+    places: dict[str, torch.Tensor] = {name: state[t].data for name, t in found.items()}
+    filled = [p.data_ptr() for p in places.values()]
+    if len(set(filled)) != len(filled) or {p.data_ptr() for p in state.values()} - set(filled):
+        return {}, frozenset()
+    return places, frozenset(_names(files)) - places.keys()
+
+
+def state_names(model: Any, files: tuple[Path, ...]) -> dict[str, str] | None:
+    """Names in weight files -> names in the model's state; those that go nowhere are left out.
+
+    None where a tensor needs more than another name, or cannot be read by name.
+    """
+    if any(f.suffix != ".safetensors" for f in files) or getattr(model, "hf_quantizer", None):
+        return None
     state = model.state_dict(keep_vars=True)
     rules = get_model_conversion_mapping(model)
     renamings = [r for r in rules if isinstance(r, WeightRenaming)]
     converters = [r for r in rules if isinstance(r, WeightConverter)]
-    places: dict[str, torch.Tensor] = {}
-    ignored = set()
+    found: dict[str, str] = {}
     for name in _names(files):
         target, converted = rename_source_key(
             name, renamings, converters, model.base_model_prefix, state
         )
         if converted is not None:
-            return {}, frozenset()
+            return None
         if target not in state and name in state:
             target = name
         if target in state:
-            places[name] = state[target].data
-        else:
-            ignored.add(name)
-    filled = [p.data_ptr() for p in places.values()]
-    if len(set(filled)) != len(filled) or {p.data_ptr() for p in state.values()} - set(filled):
-        return {}, frozenset()
-    return places, frozenset(ignored)
+            found[name] = target
+    return found
 
 
 def _names(files: tuple[Path, ...]) -> list[str]:

@@ -8,15 +8,17 @@ and losses that differ by rounding alone.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor import DTensor
+
+T = TypeVar("T")
 
 _PATIENCE = timedelta(days=1)  # the others wait while the first process measures other tracks
 
@@ -58,16 +60,26 @@ def group(device: torch.device) -> Iterator[None]:
         dist.destroy_process_group()
 
 
-def shard(model: Any, device: torch.device) -> None:
-    """Shard a model in place: each of its blocks, then the rest."""
+def shard(
+    model: Any, device: torch.device, fill: Callable[[nn.Module], None] | None = None
+) -> None:
+    """Shard a model in place: each of its blocks, then the rest.
+
+    A block is moved to the device as it is sharded, so that a model that lies on the CPU is never
+    whole on a device.
+
+    Args:
+        fill: reads the weights of a block that has none yet, so that none is whole on the CPU.
+    """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
     mesh = init_device_mesh(device.type, (size(),))
-    model.to(device)
-    for block in _blocks(model):
-        fully_shard(block, mesh=mesh)
-    fully_shard(model, mesh=mesh)
+    for part in (*_blocks(model), model):
+        if fill is not None:
+            fill(part)
+        fully_shard(part, mesh=mesh)
+    model.to(device)  # buffers of modules without parameters
 
 
 def _blocks(model: nn.Module) -> nn.ModuleList:
@@ -90,11 +102,23 @@ def full(value: Tensor) -> Tensor:
     return value.full_tensor() if isinstance(value, DTensor) else value
 
 
-def place_like(value: Tensor, like: Tensor) -> Tensor:
-    """A whole tensor, sharded as another one is."""
-    if not isinstance(like, DTensor):
-        return value
-    return distribute_tensor(value, like.device_mesh, like.placements)
+def own(value: Tensor) -> Tensor:
+    """This process's rows of a sharded tensor, none perhaps; another tensor as it is."""
+    return value.to_local() if isinstance(value, DTensor) else value
+
+
+def own_rows(value: Tensor) -> slice:
+    """Which rows of the whole tensor `own` holds: FSDP2 cuts as `torch.chunk` does."""
+    if not isinstance(value, DTensor):
+        return slice(0, value.shape[0])
+    piece = -(-value.shape[0] // size())
+    start = min(rank() * piece, value.shape[0])
+    return slice(start, min(start + piece, value.shape[0]))
+
+
+def share(rows: int, among: int, which: int) -> range:
+    """The rows of a batch that process `which` of so many trains on."""
+    return range(which, rows, among)
 
 
 def summed(value: Tensor) -> Tensor:
@@ -102,6 +126,26 @@ def summed(value: Tensor) -> Tensor:
     if size() > 1:
         dist.all_reduce(value)
     return value
+
+
+def most(value: int) -> int:
+    """The largest of all processes' numbers."""
+    return max(gathered(value))
+
+
+def gathered(value: T) -> list[T]:
+    """What each process has, in order, in all of them."""
+    if size() == 1:
+        return [value]
+    held: list[Any] = [None] * size()
+    dist.all_gather_object(held, value)
+    return held
+
+
+def idle(model: Any, forwards: int, device: torch.device) -> None:
+    """Take part in forwards of the others: with a sharded model nobody can run one alone."""
+    for _ in range(forwards):
+        model(input_ids=torch.zeros((1, 1), dtype=torch.int64, device=device), use_cache=False)
 
 
 def from_first(value: Any) -> Any:
