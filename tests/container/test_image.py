@@ -236,6 +236,7 @@ def test_the_same_command_goes_on_to_the_end(
     image: str, volume: str, stopped: tuple[int, str, int]
 ) -> None:
     done = docker("run", "--rm", *demo_words(volume), image, "demo")
+    print(done.stdout + done.stderr)  # what each stage took: pytest -rP
     assert done.returncode == 0, done.stderr[-3000:]
     assert f"{stopped[2]} kept from before" in done.stderr
     result = json.loads(in_volume(image, volume, "cat /runs/demo/result.json"))
