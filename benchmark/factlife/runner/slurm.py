@@ -355,6 +355,8 @@ def _watch(
                 ended[shard] = f"{state}, without a result; log {job.paths.stderr}"
             elif state in ENDED or state == GONE:
                 over.add(shard)
+        still = {job.job_id for shard, job in open_.items() if shard not in ended}
+        now = {job: state for job, state in now.items() if job in still}
         progress.advance(pieces.done(), _detail(now, ended, len(jobs)))
         for reason in {s.reason for s in now.values()} & set(HOPELESS) - told:
             told.add(reason)
