@@ -4,7 +4,7 @@
 #   docker run --rm --network none factlife demo
 #   docker run --rm --gpus all -v $PWD/runs:/runs factlife run EleutherAI/pythia-160m
 #   docker run --rm --gpus all -v $PWD/runs:/runs -v $PWD/my-model:/model:ro factlife run /model
-# For CPUs only: --build-arg TORCH=<URL or path of a CPU wheel>, of the version in constraints.txt.
+# For CPUs only: --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cpu
 ARG BASE_IMAGE=debian:bookworm-slim
 
 FROM ${BASE_IMAGE} AS build
@@ -22,9 +22,12 @@ ENV PATH=/opt/factlife/bin:$PATH PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /src
 # Dependencies first: they are large, and code changes must not fetch them again.
 COPY pyproject.toml constraints.txt ./
-# TORCH=torch takes the wheel with CUDA; a URL or path gives another build, e.g. one for CPUs only.
+# PyPI's torch carries CUDA. TORCH_INDEX is one more package index, whose build of the same version,
+# e.g. 2.13.0+cpu, goes before PyPI's; TORCH may be the URL of a wheel instead.
 ARG TORCH=torch
-RUN pip install --no-cache-dir --constraint constraints.txt setuptools "${TORCH}" \
+ARG TORCH_INDEX=
+RUN pip install --no-cache-dir --constraint constraints.txt \
+       ${TORCH_INDEX:+--extra-index-url "${TORCH_INDEX}"} setuptools "${TORCH}" \
     && python3 -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
 e = p['optional-dependencies']; print('\n'.join(p['dependencies'] + e['models'] + e['data'] + e['cluster']))" \
        > requirements.txt \
@@ -63,7 +66,8 @@ LABEL org.opencontainers.image.title="factlife" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${GIT_SHA}"
-USER factlife
+# By number: Kubernetes' runAsNonRoot cannot tell what a name stands for.
+USER 1000:1000
 # `runs/…`, where every command writes by default, is the volume /runs.
 WORKDIR /
 VOLUME /runs

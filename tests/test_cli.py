@@ -429,3 +429,31 @@ def test_the_plan_measures_nothing(pristine: Path, tmp_path: Path, profile: str)
     assert plan["revisions"][0]["parameters"] == 56992
     assert plan["prompts"] > 160
     assert plan["seconds"] > 0
+
+
+def test_series_train_hands_on_the_size(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from factlife import training
+
+    given: dict[str, Any] = {}
+    monkeypatch.setattr(training, "train_sized_series", lambda out, **k: given.update(k, out=out))
+    words = ("--arch", "gpt2", "--depth", "6", "--width", "192", "--steps", "9", "--device", "cpu")
+    code, out, _ = call("series", "train", tmp_path / "made", *words)
+    assert (code, out.strip()) == (0, str(tmp_path / "made"))
+    assert given.pop("progress") is not None
+    assert given == {
+        "out": tmp_path / "made", "arch": "gpt2", "depth": 6, "width": 192, "seed": 0, "steps": 9,
+        "device": "cpu",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("--width", "100"), "--width 100: heads are 32 wide; give a multiple of that"),
+        (("--arch", "gpt3"), "unknown architecture 'gpt3' (did you mean 'gpt2'?)"),
+    ],
+)
+def test_series_train_refuses(words: tuple[str, ...], expected: str, tmp_path: Path) -> None:
+    code, out, err = call("series", "train", tmp_path / "made", *words)
+    assert (code, out) == (2, "") and expected in errors(err)[0]
+    assert not (tmp_path / "made").exists()

@@ -14,7 +14,15 @@ import pytest
 from tests.write_docs import PAGES, ROOT
 
 from factlife.errors import SubmissionError
-from factlife.result import SCHEMA_VERSION, load_result, metric_key, problems, result_schema
+from factlife.result import (
+    SCHEMA_VERSION,
+    load_result,
+    metric_key,
+    parse_result,
+    problems,
+    result_schema,
+    result_text,
+)
 
 SHA = "0123456789abcdef" * 4
 
@@ -264,3 +272,26 @@ def test_the_published_schema_is_the_code_and_any_validator_can_use_it() -> None
     jsonschema.validate(GOOD, json.loads(text))
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(broken(without("model")), json.loads(text))
+
+
+def test_the_text_of_a_result_has_one_line_a_metric_and_says_the_same() -> None:
+    result = GOOD
+    text = result_text(result)
+    assert parse_result(text.encode()) == result
+    metrics = [x for x in text.splitlines() if '"interval_method"' in x]
+    assert len(metrics) == len(result["metrics"]) > 1
+    assert (
+        result_text({"a": {}, "b": [], "c": None}) == '{\n  "a": {},\n  "b": [],\n  "c": null\n}\n'
+    )
+
+
+def test_nan_is_never_written() -> None:
+    with pytest.raises(ValueError):
+        result_text({"metrics": {"x": float("nan")}})
+
+
+@pytest.mark.parametrize("text", ['{"a": 1, "a": 2}', '{"m": {"x": {"value": 1, "value": 9}}}'])
+def test_a_key_that_stands_twice_is_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / "result.json").write_text(text)
+    with pytest.raises(SubmissionError, match="stands twice in one object"):
+        load_result(tmp_path / "result.json")

@@ -21,8 +21,10 @@ TABLES_HEAD = """\
 # Tables of a run folder
 
 Written by `tox -e docs` from `factlife/schema.py`. Every part of a table stores its version in
-the Parquet metadata. A change of columns raises it by one, and is listed here with what to do:
-no version has changed yet, so that there is nothing to migrate.
+the Parquet metadata. A change of columns raises it by one, and is listed here with what to do.
+
+`dynamics_runs` is version 2 since it holds `precision`. Version 1 was always float32; the same
+command trains its runs again.
 
 `result.json` is version 2 since it holds `command`. A file of version 1 is read as one whose
 command is not known; `factlife score RUN` writes it anew, as version 2.

@@ -52,7 +52,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 datasets_app = typer.Typer(no_args_is_help=True, help="Build, validate and publish the data sets.")
-series_app = typer.Typer(no_args_is_help=True, help="Look at a checkpoint series.")
+series_app = typer.Typer(no_args_is_help=True, help="Look at a checkpoint series, or train one.")
 leaderboard_app = typer.Typer(
     no_args_is_help=True, help="Build, check and publish the leaderboard."
 )
@@ -246,6 +246,13 @@ BackgroundOption = Annotated[
 CorpusOption = Annotated[
     str | None, typer.Option(help="Corpus to inject: a folder, or a file of the published schema.")
 ]
+KnownOption = Annotated[
+    str | None,
+    typer.Option(
+        help="What becomes of passages of another corpus that a start knows already: refuse the "
+        "corpus, exclude them, or keep them."
+    ),
+]
 StartOption = Annotated[
     list[str] | None,
     typer.Option(help="Start of injection: early, mid, late, first or a revision; repeatable."),
@@ -253,9 +260,17 @@ StartOption = Annotated[
 
 
 def _injecting(
-    profile: Profile, background: str | None, corpus: str | None, start: list[str] | None
+    profile: Profile,
+    background: str | None,
+    corpus: str | None,
+    known: str | None,
+    start: list[str] | None,
 ) -> Profile:
-    given: dict[str, Any] = {"background": background, "corpus": corpus}
+    if known is not None:
+        from factlife.config import check_choice
+
+        check_choice(known, ("refuse", "exclude", "keep"), "--known")
+    given: dict[str, Any] = {"background": background, "corpus": corpus, "known": known}
     given["starts"] = tuple(start) if start else None
     changes = {k: v for k, v in given.items() if v is not None}
     return replace(profile, injection=replace(profile.injection, **changes))
@@ -343,6 +358,7 @@ def run_command(
     offline: OfflineOption = False,
     background: BackgroundOption = None,
     corpus: CorpusOption = None,
+    known: KnownOption = None,
     start: StartOption = None,
     shard: ShardOption = None,
     executor: ExecutorOption = "here",
@@ -362,7 +378,7 @@ def run_command(
     from factlife.runner.shards import Shard, own_downloads
 
     resolved = _profile(profile, tracks, device, batch_tokens)
-    resolved = _injecting(resolved, background, corpus, start)
+    resolved = _injecting(resolved, background, corpus, known, start)
     check_choice(executor, slurm.EXECUTORS, "--executor")
     if shard is not None and executor != "here":
         raise UsageError(f"--shard is what --executor {executor} sets itself: give one of them")
@@ -416,6 +432,7 @@ def plan_command(
     offline: OfflineOption = False,
     background: BackgroundOption = None,
     corpus: CorpusOption = None,
+    known: KnownOption = None,
     start: StartOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -423,7 +440,7 @@ def plan_command(
     planner = models("factlife.runner.plan")
     from factlife.runner.run import Options, default_out
 
-    resolved = _injecting(_profile(profile, tracks, device, None), background, corpus, start)
+    resolved = _injecting(_profile(profile, tracks, device, None), background, corpus, known, start)
     opened = find_series(series, offline)
     settings = Options(trust_remote_code, allow_pickle_weights, tuple(exclude or ()))
     made = planner.plan(opened, resolved, out or default_out(opened, resolved), settings)
@@ -447,13 +464,16 @@ def _study_of(what: str, doc: str) -> None:
         batch_tokens: BatchOption = None,
         background: BackgroundOption = None,
         corpus: CorpusOption = None,
+        known: KnownOption = None,
         trust_remote_code: TrustOption = False,
         allow_pickle_weights: PickleOption = False,
         offline: OfflineOption = False,
         as_json: JsonOption = False,
     ) -> None:
         runner, injection = models("factlife.runner.run"), models("factlife.runner.injection")
-        base = _injecting(_profile(profile, None, device, batch_tokens), background, corpus, None)
+        base = _injecting(
+            _profile(profile, None, device, batch_tokens), background, corpus, known, None
+        )
         resolved = injection.study_of(base, what, start or ())
         opened = injection.only_starts(find_series(series, offline), resolved)
         settings = runner.Options(trust_remote_code, allow_pickle_weights, (), _command())
@@ -686,6 +706,34 @@ def series_check(
         )
 
 
+@series_app.command("train")
+@guarded
+def series_train(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="New folder for the checkpoints.")],
+    arch: Annotated[str, typer.Option(help="olmo2, llama, gpt_neox or gpt2.")] = "olmo2",
+    depth: Annotated[int, typer.Option(min=1, help="Transformer blocks.")] = 4,
+    width: Annotated[
+        int, typer.Option(min=32, help="Width of the residual stream, a multiple of 32.")
+    ] = 128,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of text, split and weights.")] = 0,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Optimiser steps; default: 1600.")
+    ] = None,
+    device: DeviceOption = None,
+) -> None:
+    """Train a small series on the reference text, for the profile `reference`; resumable."""
+    training, loading = models("factlife.training"), models("factlife.series.loading")
+    from factlife.runner.demo import training_progress
+
+    with Drawn() as progress:
+        training.train_sized_series(
+            out, arch=arch, depth=depth, width=width, seed=seed, steps=steps,
+            device=str(loading.pick_device(device or "auto")),
+            progress=training_progress(progress),
+        )  # fmt: skip
+    print(out)
+
+
 @datasets_app.command("build")
 @guarded
 def datasets_build(
@@ -799,7 +847,7 @@ def datasets_validate(
 @guarded
 def study_dynamics(
     size: Annotated[
-        str, typer.Option(help="demo, cpu, published, or a profile's path ending in .toml.")
+        str, typer.Option(help="demo, cpu, gpu, published, or a profile's path ending in .toml.")
     ] = "cpu",
     arch: Annotated[
         str | None,
@@ -815,6 +863,14 @@ def study_dynamics(
         Path | None, typer.Option(help="Run folder; default: runs/studies/PROFILE-ARCH-HASH.")
     ] = None,
     device: DeviceOption = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            metavar="I/N",
+            help="Share the runs with N - 1 other processes of this command; no scores. "
+            "The same command without --shard then ends the study.",
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Train models on biographies from scratch and judge claims C1 to C11; resumable."""
@@ -826,10 +882,15 @@ def study_dynamics(
     if plan:
         _show_study_plan(runner.plan_study(profile, root), as_json)
         return
+    if shard is not None:
+        models("factlife.runner.shards").Shard.parse(shard)
+    with Drawn() as progress:
+        done = runner.study(profile, root, _command(), progress, share=shard is not None)
+    if shard is not None:
+        _show_study_share(root, done, as_json)
+        return
     from factlife.runner.score import score_and_report
 
-    with Drawn() as progress:
-        done = runner.study(profile, root, _command(), progress)
     result = score_and_report(root)
     console.print(f"{len(done.trained)} runs trained, {len(done.reused)} kept from before")
     _show_dynamics_claims(root)
@@ -1018,6 +1079,17 @@ def _show_shard(outcome: Outcome, as_json: bool) -> None:
         _print_json({"run": str(outcome.root), "measured": measured, "reused": reused})
     else:
         print(outcome.root)
+
+
+def _show_study_share(root: Path, done: Any, as_json: bool) -> None:
+    console.print(
+        f"{len(done.trained)} runs trained here, {len(done.reused)} elsewhere or before; once all "
+        "shards have ended, the same command without --shard writes scores and report"
+    )
+    if as_json:
+        _print_json({"run": str(root), "trained": list(done.trained), "reused": list(done.reused)})
+    else:
+        print(root)
 
 
 def _show_demo(made: Demo) -> None:

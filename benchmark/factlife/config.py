@@ -112,6 +112,11 @@ class Injection:
             `repo:config:text_field`, streamed.
         starts: early, mid, late (by tokens), first (step 0), or names of revisions.
         seeds: seeds 0 to `seeds` - 1; three make the Latin square.
+        background_runs: whether the training of seed 0 is done once more without any passage, from
+            no start, the `last` one or `each`: what injection takes from old knowledge is
+            measured against it.
+        known: what becomes of a corpus of which a start knows passages, by the audit of every
+            corpus but the built-in one: `refuse` it, `exclude` these passages, or `keep` them.
         per_arm, controls: passages of each arm, and passages that are never injected.
         lead_in: steps before the first injection; as many as `window` give a placebo.
         injections, interval: how often, and steps from one to the next.
@@ -133,6 +138,8 @@ class Injection:
     background: str = "built-in"
     starts: tuple[str, ...] = ("early", "mid", "late")
     seeds: int = at_least(1, 3)
+    background_runs: str = one_of("none", "last", "each", default="none")
+    known: str = one_of("refuse", "exclude", "keep", default="refuse")
     per_arm: int = at_least(2, 40)
     controls: int = at_least(2, 40)
     lead_in: int = at_least(0, 50)
@@ -177,6 +184,8 @@ class Dynamics:
         held_out: people who are measured and never trained on.
         seeds: runs of each condition; the population is the same in all of them.
         arch, layers, width, heads, ffn: of the model (see `training.models.ModelShape`).
+        precision: of training: float32, or bfloat16 autocast over float32 weights; what is
+            measured is measured in float32.
         evaluations: evaluations of a run, log-spaced in steps.
         eval_people: people of each population that are measured.
         distribution_size: size at which `alphas`, warm-up, celebrities and groups are run; 0: none.
@@ -205,6 +214,7 @@ class Dynamics:
     width: int = at_least(1, 128)
     heads: int = at_least(1, 4)
     ffn: int = at_least(1, 384)
+    precision: str = one_of("float32", "bfloat16", default="float32")
     batch_rows: int = at_least(1, 32)
     peak_lr: float = at_least(0, 2e-3)
     evaluations: int = at_least(8, 40)

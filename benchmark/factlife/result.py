@@ -327,7 +327,40 @@ def one_line(command: str | None) -> str | None:
 
 def parse_result(data: bytes) -> Any:
     """Parse result.json, an older format as the newest. Raises ValueError or RecursionError."""
-    return upgraded(json.loads(data.decode("utf-8")))
+    return upgraded(json.loads(data.decode("utf-8"), object_pairs_hook=_once))
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object, whose keys readers must not be able to take in two ways."""
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        keys = [k for k, _ in pairs]
+        twice = next(k for k in keys if keys.count(k) > 1)
+        raise ValueError(f"key {twice[:80]!r} stands twice in one object")
+    return made
+
+
+def result_text(result: dict[str, Any]) -> str:
+    """result.json as files hold it: one line for each metric, revision, table and setting.
+
+    NaN is refused (ValueError).
+    """
+    parts = [f"  {_line(name)}: {_rows_of(value)}" for name, value in result.items()]
+    return "{\n" + ",\n".join(parts) + "\n}\n"
+
+
+def _rows_of(value: Any) -> str:
+    """A mapping or a list with one member a line; anything else in its line."""
+    if not value or not isinstance(value, dict | list):
+        return _line(value)
+    if isinstance(value, list):
+        return "[\n" + ",\n".join(f"    {_line(v)}" for v in value) + "\n  ]"
+    members = (f"    {_line(k)}: {_line(v)}" for k, v in value.items())
+    return "{\n" + ",\n".join(members) + "\n  }"
+
+
+def _line(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
 
 
 def load_result(path: Path) -> dict[str, Any]:

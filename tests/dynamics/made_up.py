@@ -22,7 +22,7 @@ def run_row(spec: RunSpec) -> Row:
     return {
         **spec.columns(), **sizes, "arch": "llama", "n_held_out": 256, "baseline_nats": B,
         "uniform_nats": 3.466, "batch_rows": 32, "context": 80, "peak_lr": 2e-3,
-        "tokens": spec.steps * 2000,
+        "tokens": spec.steps * 2000, "precision": "float32",
     }  # fmt: skip
 
 

@@ -140,6 +140,15 @@ def test_phases_of_a_small_population_decide_nothing() -> None:
     assert "decided at 2048 people or more; this study has 512" in rows[0]["reason"]
 
 
+def test_patches_beside_runs_that_reach_nothing_say_why() -> None:
+    t = Tables()
+    patched = replace(BASE, condition="n4096.patched.r10", kind="patched", reference_step=10)
+    for s in (*seeds(BASE), *seeds(patched)):
+        t.learned(s, 1e6, math.inf)
+    row = judged(t)["C4"][0]
+    assert row["verdict"] == UNDECIDED and "not reached" in row["reason"]
+
+
 def test_runs_that_are_too_short_leave_the_claims_open_with_their_reason() -> None:
     t = Tables()
     for s in seeds(BASE):
@@ -182,7 +191,45 @@ def test_patterns_count_as_early_before_t1_and_as_late_after_t2(
     for s in seeds(patched):
         t.learned(s, 30, 200)
     rows = judged(t)
-    assert {c for c in ("C3", "C4") if any("patterns" in r["number"] for r in rows[c])} == counts
+    found = {c: next(r for r in rows[c] if "patterns" in r["number"]) for c in ("C3", "C4")}
+    assert {c for c, r in found.items() if r["value"] is not None} == counts
+    for claim, when in (("C3", "after t2"), ("C4", "before t1")):
+        if claim not in counts:
+            assert f"no patterns were taken from {when}" in found[claim]["reason"]
+            assert found[claim]["verdict"] == UNDECIDED
+
+
+def test_two_times_that_were_not_reached_make_no_ratio() -> None:
+    """Uniform and power-law runs that all stay on the plateau: their lengths are no evidence."""
+    t = Tables()
+    power = replace(BASE, condition="n4096.power_law.a0.6", distribution="power_law", alpha=0.6)
+    for s in (*seeds(BASE), *seeds(power)):
+        t.learned(s, 30, math.inf)
+    row = judged(t)["C5"][0]
+    assert row["value"] is None and row["holds"] == "open" and row["n"] == 3
+    assert row["reason"].startswith("neither time was reached: not reached: the loss has not")
+
+
+def test_a_time_that_was_not_reached_is_the_runs_length_beside_one_that_was() -> None:
+    t = Tables()
+    power = replace(BASE, condition="n4096.power_law.a0.6", distribution="power_law", alpha=0.6)
+    for s in seeds(BASE):
+        t.learned(s, 30, math.inf if s.seed else 3000)
+    for s in seeds(power):
+        t.learned(s, 30, 400)
+    row = judged(t)["C5"][0]
+    assert row["value"] < 0.3 and row["holds"] == "yes"  # about 400 over 3000, 4000, 4000
+    assert row["reason"] == "2 of 6 times were not reached; the run's length stands in"
+
+
+def test_growth_needs_three_sizes_that_were_left() -> None:
+    t = Tables()
+    for size in (1024, 2048, 4096):
+        for s in seeds(uniform(size)):
+            t.learned(s, 30, math.inf if size == 4096 else size / 4)
+    for row in judged(t)["C2"]:
+        assert row["value"] is None and row["n"] == 3 and row["verdict"] == UNDECIDED
+        assert row["reason"] == "fewer than three sizes left the plateau in every seed"
 
 
 def test_a_celebrity_study_without_rare_people_says_nothing_of_them() -> None:

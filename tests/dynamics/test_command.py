@@ -117,7 +117,7 @@ def test_the_published_size_costs_what_the_paper_says(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--size", "tiny"], "--size tiny: choose demo, cpu, published"),
+        (["--size", "tiny"], "--size tiny: choose demo, cpu, gpu, published"),
         (["--size", "none.toml"], "no such profile file"),
         (["--arch", "gpt3"], "neither one of olmo2, llama, gpt_neox, gpt2 nor a model folder"),
         (["--width", "0"], "--width"),

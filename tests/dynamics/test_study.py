@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,7 +22,14 @@ from tests.dynamics.small import EVERYTHING, SMALL, run_study
 from factlife.config import Dynamics, parse_profile
 from factlife.corpora.biographies import Replay, Sampler
 from factlife.dynamics.phases import baseline
-from factlife.dynamics.plan import RunSpec, needed_weights, plan_runs, replay_share, training_flops
+from factlife.dynamics.plan import (
+    RunSpec,
+    longest_first,
+    needed_weights,
+    plan_runs,
+    replay_share,
+    training_flops,
+)
 from factlife.dynamics.study import (
     BiographySource,
     affordable,
@@ -72,6 +80,19 @@ def test_flops_are_6_a_parameter_and_token_and_8_beside_a_reference() -> None:
     spec = RunSpec("n40.uniform", "scratch", 0, 40, steps=10)
     assert training_flops(spec, 1000, 50.0) == 6 * 1000 * 50 * 10
     assert training_flops(replace(spec, kind="patched"), 1000, 50.0) == 8 * 1000 * 50 * 10
+
+
+def test_what_holds_up_most_comes_first() -> None:
+    """Steps 30, 12 (+ 12 * 4/3 of a patched run), 8 of a fine-tuning that waits for its parent."""
+    small = replace(
+        SMALL, people=(40, 60), steps=(12, 30), seeds=1, patch_size=40, patch_references=(12,),
+        fine_tune_size=60,
+    )  # fmt: skip
+    found = [r.name for r in longest_first(plan_runs(small))]
+    # behind each: n60 30 + 8, n40 12 + 16, patched 16, fine-tuning 8
+    assert found == ["n60.uniform.s0", "n40.uniform.s0", "n40.patched.r12.s0", "n60.new.w0.s0"]
+    everything = plan_runs(EVERYTHING)
+    assert sorted(map(str, longest_first(everything))) == sorted(map(str, everything))
 
 
 # ---- replay ----------------------------------------------------------------------------------
@@ -166,6 +187,24 @@ def test_the_baseline_is_the_entropy_of_the_people() -> None:
     assert baseline(people.value[: people.n_known]) == pytest.approx(people.entropy_nats())
 
 
+def test_training_may_be_in_bfloat16_and_says_so(tmp_path: Path) -> None:
+    small = replace(SMALL, seeds=1, fine_tune_size=40)
+    run_study(tmp_path / "32", small)
+    run_study(tmp_path / "16", replace(small, precision="bfloat16"))
+    exact, rough = (tables(tmp_path / n) for n in ("32", "16"))
+    assert {r["precision"] for r in exact["dynamics_runs"]} == {"float32"}
+    assert {r["precision"] for r in rough["dynamics_runs"]} == {"bfloat16"}
+    pairs = [
+        (a["loss_nats"], b["loss_nats"], a["step"])
+        for a, b in zip(exact["biography_eval"], rough["biography_eval"], strict=True)
+        if a["dynamics_run"] == "n40.uniform.s0"
+    ]
+    # What is measured is measured in float32: equal before training, close afterwards.
+    assert all(a == b for a, b, step in pairs if step == 0)
+    assert all(a == pytest.approx(b, rel=0.02) for a, b, _ in pairs)
+    assert any(a != b for a, b, _ in pairs)
+
+
 def test_evaluations_take_their_share_of_the_time_and_no_more() -> None:
     spec = replace(plan_runs(SMALL)[0], steps=1000)
     world = make_world(SMALL, 40)
@@ -175,6 +214,9 @@ def test_evaluations_take_their_share_of_the_time_and_no_more() -> None:
     assert affordable(spec, replace(SMALL, evaluations=1000), panels) == 120
     assert affordable(spec, SMALL, panels) == 8
     assert affordable(replace(spec, steps=10), replace(SMALL, evaluations=50), panels) == 8
+    # Beside steps in bfloat16 it is a whole step of 16 rows: 640 / 16.
+    rough = replace(SMALL, evaluations=1000, precision="bfloat16")
+    assert affordable(spec, rough, panels) == 40
 
 
 # ---- running ---------------------------------------------------------------------------------
@@ -231,10 +273,13 @@ def test_a_fine_tuning_begins_where_its_parent_ended(everything: Path) -> None:
     assert loss("n40.new.w0.s0", 8, "old") != loss("n40.new.w0.5.s0", 8, "old")
 
 
-def test_a_second_call_trains_nothing_and_a_new_seed_only_what_is_new(everything: Path) -> None:
-    again = run_study(everything, replace(EVERYTHING, seeds=1))
+def test_a_second_call_trains_nothing_and_a_new_seed_only_what_is_new(
+    everything: Path, tmp_path: Path
+) -> None:
+    root = Path(shutil.copytree(everything, tmp_path / "copy"))
+    again = run_study(root, replace(EVERYTHING, seeds=1))
     assert again.trained == () and len(again.reused) == 12
-    more = run_study(everything, replace(SMALL, seeds=2, people=(40, 48), steps=(12, 12)))
+    more = run_study(root, replace(SMALL, seeds=2, people=(40, 48), steps=(12, 12)))
     assert more.trained == ("n40.uniform.s1", "n48.uniform.s0", "n48.uniform.s1")
 
 
@@ -253,7 +298,7 @@ from dataclasses import replace
 from pathlib import Path
 from factlife.dynamics import study
 from tests.dynamics.small import SMALL, run_study
-study.STATE_SECONDS = 0.0
+study.STATE_SECONDS, study.STATE_SHARE = 0.0, float('inf')
 settings = replace(SMALL, steps=(12,), seeds=1)
 run_study(Path(sys.argv[1]), settings, on_step=lambda name, r: print(name, r.step, flush=True))
 """
@@ -278,6 +323,58 @@ def test_a_killed_study_ends_with_the_tables_of_an_unbroken_one(tmp_path: Path) 
     first_step = int(done.stdout.split()[1])
     assert 1 < first_step <= 7  # taken up, not begun anew
     assert tables(broken) == tables(whole)
+
+
+SHARED = """
+import sys
+from dataclasses import replace
+from pathlib import Path
+from factlife.dynamics import study
+from factlife.store import RunStore
+from tests.dynamics.small import EVERYTHING
+study.STATE_SECONDS, study.STATE_SHARE, study.WAIT_SECONDS = 0.0, float('inf'), 0.01
+root = Path(sys.argv[1])
+with RunStore.sharer(root, {"identity": {"study": "small"}}) as store:
+    done = study.Study(
+        replace(EVERYTHING, seeds=1), store, root / ".work", "cpu",
+        on_step=lambda name, r: print(name, r.step, flush=True),
+    ).share()
+print("trained", *done.trained)
+"""
+
+
+def shares(root: Path, count: int) -> list[subprocess.Popen[str]]:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    return [
+        subprocess.Popen([sys.executable, "-c", SHARED, str(root)], stdout=subprocess.PIPE,
+                         text=True, env=environment, cwd=ROOT)
+        for _ in range(count)
+    ]  # fmt: skip
+
+
+def test_a_killed_share_leaves_its_run_to_another_and_the_tables_are_those_of_one_process(
+    everything: Path, tmp_path: Path
+) -> None:
+    killed, other = shares(tmp_path, 2)
+    assert killed.stdout is not None
+    seen = []
+    for line in killed.stdout:  # until it stands in the midst of its second run
+        seen.append(line.split())
+        if seen[-1][0] != seen[0][0] and seen[-1][1] == "5":
+            break
+    killed.send_signal(signal.SIGKILL)
+    assert killed.wait() == -signal.SIGKILL
+    killed.stdout.close()
+    output = other.communicate()[0]
+    trained = output.splitlines()[-1].split()[1:]
+    assert sorted([*trained, seen[0][0]]) == sorted(
+        r["dynamics_run"] for r in tables(everything)["dynamics_runs"]
+    )  # each once
+    steps = [int(s) for n, s in map(str.split, output.splitlines()[:-1]) if n == seen[-1][0]]
+    assert min(steps) > 1  # taken up where it stood
+    assert tables(tmp_path) == tables(everything)
+    done = run_study(tmp_path, replace(EVERYTHING, seeds=1))  # the call that ends the study
+    assert done.trained == () and not (tmp_path / ".work").exists()
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
+from factlife.config import load_profile
 from factlife.result import metric_key, problems
 from factlife.scores import BY_NAME
 from factlife.store import sha256_json
 
 Row = dict[str, Any]
+STANDARD = load_profile("standard").params()
 HEADLINES: dict[str, tuple[float, float, float]] = {
     "recall.whole_answer_accuracy": (0.44, 0.51, 0.58),
     "recall.candidate_accuracy_corrected": (0.55, 0.62, 0.69),
@@ -32,11 +34,16 @@ def metric_row(name: str, span: tuple[float, float, float] | None, scope: str = 
 
 
 def make_result(series: str = "pythia-160m", profile: str = "standard", **changes: Any) -> Row:
-    """A valid result; `ranked`, `badge`, `metrics`, `version` and top-level keys can be changed."""
+    """A valid result; `ranked`, `badge`, `metrics`, `version` and top-level keys can be changed.
+
+    One of `standard` has the shipped profile's parameters; those of others are made up.
+    """
     ranked = changes.pop("ranked", profile == "standard")
     badge = changes.pop("badge", "" if ranked else profile)
     spans = {**HEADLINES, **changes.pop("metrics", {})}
     params = {"name": profile, "version": changes.pop("version", 1), "ranked": ranked}
+    if params.items() <= STANDARD.items():
+        params = STANDARD
     fingerprint = hashlib.sha256(b"facts").hexdigest()
     tokens = (0, 2_097_152_000, 300_000_000_000)
     rows = [metric_row(name, span) for name, span in spans.items()]

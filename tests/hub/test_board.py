@@ -338,6 +338,31 @@ def test_the_command_of_a_demo_trains_its_series_again() -> None:
     assert said("org/model", "demo") == "factlife run org/model --profile demo"
 
 
+def test_the_command_of_a_reference_row_trains_its_series_first() -> None:
+    name = "factlife-reference-gpt_neox-6x192"
+    run = f"factlife run {name} --profile reference"
+    result = make_result(name, "reference", command=run, schema_version=2)
+    result["env"]["seeds"]["training"] = 3
+    train = f"factlife series train {name} --arch gpt_neox --depth 6 --width 192 --seed 3"
+    assert Entry(result).command == f"{train} && {run}"
+
+
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [
+        ("factlife-reference-gpt2", "factlife run x --profile reference"),
+        ("factlife-reference-gpt2-6x192; rm -rf .", "factlife run x"),
+        ("factlife-reference-gpt2-6x192", "factlife demo"),
+        ("factlife-reference-gpt2-6x192", "factlife run --profile reference x"),
+        ("factlife-reference-gpt2-6x192", "factlife run 'x"),
+        ("factlife-reference-gpt2-6x192", "factlife run"),
+    ],
+)
+def test_no_training_command_is_made_up_for_others(name: str, command: str) -> None:
+    result = make_result(name, "reference", command=command, schema_version=2)
+    assert Entry(result).command == command
+
+
 def test_a_number_of_one_seed_shows_no_interval(folder: Folder) -> None:
     result = make_result()
     name = next(k for k, m in result["metrics"].items() if m["value"] and BY_NAME[k].headline)

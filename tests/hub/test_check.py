@@ -315,8 +315,8 @@ def test_a_profile_of_ones_own_passes_but_cannot_be_ranked() -> None:
 
 
 def test_a_changed_standard_has_no_rank() -> None:
-    # `make_result`'s standard is the shipped one of these tests (see conftest): a rank. With one
-    # more parameter and a hash that holds, it is another protocol under the same name: none.
+    # `make_result`'s standard is the shipped one: a rank. With fewer tracks and a hash that holds,
+    # it is another protocol under the same name: none.
     result = make_result()
     assert Entry(result).ranked
     params = {**result["protocol"]["params"], "tracks": ["recall"]}

@@ -55,6 +55,7 @@ def run_row(condition: str, seed: int, n: int, steps: int, **more: Any) -> Row:
     return {
         "dynamics_run": f"{condition}.s{seed}", "condition": condition, "kind": "scratch",
         "seed": seed, "arch": "llama", "layers": LAYERS, "width": 128, "heads": 4,
+        "precision": "float32",
         "n_parameters": 650_000, "n_people": n, "n_held_out": 256, "n_attributes": 4,
         "baseline_nats": BASELINE, "uniform_nats": BASELINE, "distribution": "uniform",
         "steps": steps, "batch_rows": 32, "context": 64, "peak_lr": 2e-3,

@@ -46,6 +46,7 @@ KillWait=2
 InactiveLimit=0
 NodeName={host} NodeAddr=127.0.0.1 CPUs=2 RealMemory=1000 State=UNKNOWN
 PartitionName=main Nodes={host} Default=YES MaxTime=INFINITE State=UP OverSubscribe=FORCE:4
+PartitionName=short Nodes={host} MaxTime=5 State=UP
 """
 
 
@@ -138,7 +139,10 @@ def _start(folder: Path, started: list[subprocess.Popen[bytes]]) -> None:
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         seen = subprocess.run(
-            ["sinfo", "--noheader", "--format=%T"], capture_output=True, text=True, timeout=60
+            ["sinfo", "--noheader", "--partition=main", "--format=%T"],
+            capture_output=True,
+            text=True,
+            timeout=60,
         )
         if seen.stdout.strip() == "idle":
             return

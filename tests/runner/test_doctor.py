@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from huggingface_hub import constants
 from typer.testing import CliRunner
@@ -59,6 +61,32 @@ def test_whatever_is_not_ok_says_what_to_do(
     assert [f.name for f in failed(found)] == ["run folder"]
 
 
+@pytest.mark.parametrize(
+    ("harm", "said"),
+    [
+        (lambda f: f.write_bytes(f.read_bytes()[:2000]), "cannot be read as parquet"),
+        (lambda f: f.unlink(), "no file"),
+        (lambda f: pq.write_table(pq.read_table(f).slice(1), f), "check(s) failed"),
+    ],
+    ids=["cut off", "gone", "a row less"],
+)
+def test_a_damaged_data_set_is_an_error(
+    harm: Callable[[Path], object],
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(doctor, "DATA_SETS", ("fact-probes", "synthetic-biographies"))  # the quick
+    root = Path(shutil.copytree(ROOT / "datasets", tmp_path / "datasets"))
+    harm(root / "fact-probes" / "facts.parquet")
+    found = by_name(doctor._data_sets(root))
+    bad = found["datasets/fact-probes"]
+    assert bad.state == ERROR and said in bad.found
+    assert bad.todo == "factlife datasets build fact-probes"
+    assert found["datasets/synthetic-biographies"].state == OK
+    assert found["datasets/synthetic-biographies"].found.endswith("checks hold")
+
+
 def test_a_missing_compiler_is_a_warning_with_its_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
     torch = pytest.importorskip("torch")
     if torch.cuda.is_available():
@@ -93,12 +121,14 @@ def test_versions_are_compared_as_numbers() -> None:
     assert doctor._numbers("2.9") < doctor._numbers("2.13")
 
 
-def test_a_look_that_breaks_does_not_hide_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_look_that_breaks_does_not_hide_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def broken() -> list[Finding]:
         raise RuntimeError("no\nsuch thing")
 
     monkeypatch.setattr(doctor, "_memory", broken)
-    found = by_name(examine(Path("runs"), ROOT / "datasets", offline=True))
+    found = by_name(examine(Path("runs"), tmp_path, offline=True))
     assert found["memory"] == Finding("memory", ERROR, "RuntimeError: no such thing", "see --debug")
     assert "Hub" in found
 
@@ -129,11 +159,27 @@ def answering(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
         yield answers
 
 
-def test_a_hub_that_answers_is_said_to(answering: list[str]) -> None:
+def test_a_hub_that_answers_is_said_to(
+    answering: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "")
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", "/absent")
     found = doctor._hub(offline=False)
+    assert found.found.endswith("answers, without a token")
     assert found.state == OK and found.found.startswith(constants.ENDPOINT)
     answering[0] = "503 Service Unavailable"
     assert doctor._hub(offline=False).state == WARNING
+
+
+def test_a_token_is_asked_about_and_never_shown(
+    answering: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    assert doctor._hub(offline=False).found.endswith("answers, with a token")
+    answering[0] = "401 Unauthorized"
+    found = doctor._hub(offline=False)
+    assert found.state == WARNING and "does not know the token (401)" in found.found
+    assert "secret" not in str(found)
 
 
 def test_a_hub_that_does_not_answer_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,7 +193,7 @@ def test_a_hub_that_does_not_answer_is_no_error(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_the_command_exits_2_on_an_error_and_prints_json(tmp_path: Path) -> None:
-    words = ["doctor", "--offline", "--root", str(ROOT / "datasets"), "--json", "--out"]
+    words = ["doctor", "--offline", "--root", str(tmp_path), "--json", "--out"]
     good = CliRunner().invoke(app, [*words, str(tmp_path / "runs")])
     assert good.exit_code == 0, good.stderr
     rows = json.loads(good.stdout)

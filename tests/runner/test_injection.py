@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -33,6 +34,7 @@ from factlife.runner.injection import (
     Source,
     Track,
     choose_starts,
+    identity_of,
     only_starts,
     plans_of,
     run_injection,
@@ -185,9 +187,6 @@ def test_a_plan_edited_after_the_run_is_refused(finished: Path, series: Series) 
 def test_a_plan_edited_while_the_run_is_broken_off_is_refused(
     series: Series, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def stop(*_: Any) -> None:
-        raise KeyboardInterrupt
-
     root = tmp_path / "run"
     with monkeypatch.context() as patch:
         patch.setattr("factlife.runner.injection.measure", stop)
@@ -197,6 +196,45 @@ def test_a_plan_edited_while_the_run_is_broken_off_is_refused(
     path.write_text("".join(path.read_text().splitlines(keepends=True)[1:]))
     with pytest.raises(UsageError, match="edited after the run began"):
         inject(series, root, starts=("late",))
+
+
+def test_a_finished_run_is_kept_whatever_the_device_and_a_broken_one_begins_anew(
+    series: Series, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "run"
+    inject(series, root)
+    RunStore(root).remove_part("injection_runs", {"injection_run": "mid-seed0"})
+    work = root / WORK / "mid-seed0"
+    with monkeypatch.context() as patch:
+        patch.setattr("factlife.runner.injection.measure", stop)
+        with pytest.raises(KeyboardInterrupt):
+            inject(series, root)
+    settings = json.loads((work / "settings.json").read_text())
+    assert settings["device"] == "cpu"
+    (work / "settings.json").write_text(json.dumps({**settings, "device": "cuda"}))
+    (work / "left").touch()
+    told = Told()
+    done = inject(series, root, told)
+    assert (done.measured, done.reused) == (("mid-seed0",), ("late-seed0",))
+    assert any("on another device; begins anew" in w for w in told.warnings)
+
+
+def stop(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def test_what_a_run_is_made_of_is_the_same_on_every_device(series: Series, tmp_path: Path) -> None:
+    """Shards on GPUs are put together without one, and nothing is trained again."""
+    profile = Profile("x", tracks=("injection",), injection=SMALL)
+    (plan, *_) = plans_of(profile, corpus(), series.revisions)
+    store = RunStore(tmp_path)
+    found = {
+        identity_of(
+            Track(store, series, profile, corpus(), facts(), torch.device(d), Told()), plan, "w"
+        )
+        for d in ("cpu", "cuda")
+    }
+    assert len(found) == 1
 
 
 def test_a_plan_edited_beforehand_is_carried_out(series: Series, tmp_path: Path) -> None:

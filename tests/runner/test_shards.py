@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.runner import four_tracks
 from tests.tiny import save_series
 
 from factlife.config import Circuits, Intervals, Profile, Recall
@@ -20,7 +21,7 @@ from factlife.errors import PartialError, UsageError
 from factlife.runner.progress import Silent
 from factlife.runner.run import Options, Outcome, run
 from factlife.runner.score import score_run
-from factlife.runner.shards import Shard, SharedChecks, order
+from factlife.runner.shards import Shard, SharedChecks, dealt_by_checkpoint, order
 from factlife.series.integrity import check_weights
 from factlife.series.local import open_series
 from factlife.store import LOCK, SHARDS, RunStore
@@ -98,6 +99,37 @@ def test_shards_by_hand() -> None:
     assert [Shard(1, 2).share(c, 3, TRACKS) for c in range(3)] == [TRACKS, (), TRACKS]
     # 3 checkpoints, 4 shards: pieces 0 1 2 are recall, 3 4 5 circuits; shard 1 has 0 and 4
     assert [Shard(1, 4).share(c, 3, TRACKS) for c in range(3)] == [("recall",), ("circuits",), ()]
+
+
+@given(total=st.integers(1, 60), checkpoints=st.integers(1, 25), starts=st.integers(0, 5))
+def test_every_start_of_injection_belongs_to_one_shard_and_the_shares_stay_even(
+    total: int, checkpoints: int, starts: int
+) -> None:
+    taken: Counter[int] = Counter()
+    sizes: Counter[int] = Counter()  # pieces, or checkpoints while these go whole
+    for index in range(1, total + 1):
+        shard = Shard(index, total)
+        mine = [shard.share(c, checkpoints, TRACKS) for c in range(checkpoints)]
+        sizes[index] = sum(bool(m) if total <= checkpoints else len(m) for m in mine)
+        trained = shard.starts(starts, checkpoints, TRACKS)
+        sizes[index] += len(trained)
+        taken.update(trained)
+    assert taken == Counter(range(starts))
+    assert max(sizes.values()) - min(sizes.values()) <= 1
+
+
+def test_starts_by_hand() -> None:
+    # 3 checkpoints x 2 tracks are pieces 0 to 5; the starts are 6 and 7: shards 7 and 8 of 8
+    assert [Shard(i, 8).starts(2, 3, TRACKS) for i in (1, 6, 7, 8)] == [(), (), (0,), (1,)]
+    # 3 whole checkpoints are 0 to 2, the starts 3 and 4: of two shards, the second and the first
+    assert [Shard(i, 2).starts(2, 3, TRACKS) for i in (1, 2)] == [(1,), (0,)]
+
+
+def test_tracks_that_are_dealt_out_by_checkpoint() -> None:
+    tracks = ("recall", "injection", "dynamics")
+    assert dealt_by_checkpoint(tracks, last=False) == ("recall", "dynamics")
+    assert dealt_by_checkpoint(("injection",), last=False) == ()
+    assert dealt_by_checkpoint(("injection",), last=True) == ("row",)
 
 
 @given(n=st.integers(1, 30), total=st.integers(1, 30), data=st.data())
@@ -249,3 +281,58 @@ def test_weights_are_hashed_once_for_all_shards(
     os.utime(folder / "model.safetensors", ns=(0, 0))  # as if written anew
     SharedChecks(tmp_path / "run").check(folder)
     assert len(calls) == 2
+
+
+# ---- all four tracks ---------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def all_tracks(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Profile]:
+    """A series of two checkpoints, and a profile of all tracks with injection from both."""
+    made = tmp_path_factory.mktemp("four")
+    return save_series(made / "series", (1, 2)), four_tracks.four_tracks(made / "corpus")
+
+
+def test_a_shard_for_each_piece_of_all_tracks(
+    all_tracks: tuple[Path, Profile], tmp_path: Path
+) -> None:
+    """2 checkpoints x 3 tracks, and injection from 2 revisions: 8 shards with one piece each."""
+    source, profile = all_tracks
+    series, one, out = open_series(str(source)), tmp_path / "one", tmp_path / "run"
+    run(series, profile, one, Options(), Silent())
+    wrote: dict[int, set[str]] = {}
+    for index in range(1, 9):
+        before = set(four_tracks.parts(out))
+        outcome = run(series, profile, out, Options(shard=Shard(index, 8)), Silent())
+        tables = {name.split("/")[1] for name in set(four_tracks.parts(out)) - before}
+        wrote[index] = tables - {"checkpoints"}
+        if index == 7:
+            assert outcome.injected is not None and len(outcome.injected.measured) == 1
+            with pytest.raises(PartialError, match="1 of 2 injection runs are not finished yet"):
+                run(series, profile, out, Options(assemble=True), Silent())
+    assert wrote[1] == wrote[2] == {"recall", "candidates"}
+    assert wrote[3] == {"circuits", "circuits_sweep", "circuit_edges"}
+    assert wrote[5] == {"subject_attention"}
+    assert wrote[7] == wrote[8] >= {"injection_runs", "probes"}
+    outcome = run(series, profile, out, Options(assemble=True), Silent())
+    assert outcome.injected is not None and len(outcome.injected.reused) == 2
+    made, wanted = four_tracks.parts(out), four_tracks.parts(one)
+    assert made.keys() == wanted.keys()
+    assert [name for name in wanted if made[name] != wanted[name]] == []
+
+
+def test_injection_alone_in_shards(all_tracks: tuple[Path, Profile], tmp_path: Path) -> None:
+    source, profile = all_tracks
+    profile = replace(profile, tracks=("injection",))
+    series, one, out = open_series(str(source)), tmp_path / "one", tmp_path / "run"
+    run(series, profile, one, Options(), Silent())
+    with RunStore(out).alone("injection", "step1") as mine:
+        assert mine
+        with pytest.raises(PartialError, match="another process trains from step1, which shard"):
+            run(series, profile, out, Options(shard=Shard(1, 2)), Silent())
+    for index in (1, 2):
+        run(series, profile, out, Options(shard=Shard(index, 2)), Silent())
+    run(series, profile, out, Options(assemble=True), Silent())
+    made, wanted = four_tracks.parts(out), four_tracks.parts(one)
+    assert made.keys() == wanted.keys()
+    assert [name for name in wanted if made[name] != wanted[name]] == []

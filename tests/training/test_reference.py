@@ -26,6 +26,8 @@ from factlife.training.reference import (
     ReferenceSettings,
     checkpoint_steps,
     reference_rows,
+    reference_shape,
+    sized_settings,
 )
 
 ROOT = Path(__file__).parents[2]
@@ -115,6 +117,29 @@ def test_other_architectures(tmp_path: Path, arch: str) -> None:
     assert [r.step for r in found.revisions] == [0, 1]
     config = AutoModelForCausalLM.from_pretrained(found.revisions[-1].path).config
     assert config.model_type == arch
+
+
+def test_a_sized_series_is_named_by_architecture_and_size(tmp_path: Path) -> None:
+    name = sized_settings("gpt2", 6, 192).name
+    assert name == "factlife-reference-gpt2-6x192"
+    out = train_series(tmp_path / "out", tiny_reference(steps=1, name=name), device="cpu")
+    assert open_series(str(out)).name == name
+    with pytest.raises(UsageError, match="other settings"):
+        train_series(out, tiny_reference(steps=1), device="cpu")
+
+
+@pytest.mark.parametrize("arch", ["olmo2", "llama", "gpt_neox", "gpt2"])
+def test_the_default_size_trains_the_weights_of_the_demo(arch: str) -> None:
+    demo = ReferenceSettings(arch=arch, shape=reference_shape(arch))
+    assert replace(sized_settings(arch, 4, 128), name="") == demo
+    # heads stay 32 wide, and gated FFNs three times the residual stream
+    shape = sized_settings(arch, 6, 192).shape
+    assert (shape.layers, shape.width, shape.heads, shape.ffn) == (6, 192, 6, 576)
+
+
+def test_a_width_of_no_whole_heads_is_refused() -> None:
+    with pytest.raises(UsageError, match="--width 100: heads are 32 wide"):
+        sized_settings("olmo2", 4, 100)
 
 
 # ---- determinism and resume ------------------------------------------------------------------

@@ -8,7 +8,8 @@ whole interval is elsewhere, and is open otherwise: with one seed it always is. 
     undecided      anything else
     not tested     nothing was measured
 
-A time that was not reached stands in as the length of the run, its lowest possible value.
+A time that was not reached stands in as the length of the run, its lowest possible value, beside
+one that was; its number then says so. Where neither of two was reached there is no number.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ Values = Mapping[int, float]  # seed -> value
 SUPPORTED, CONTRADICTED = "supported", "not supported"
 UNDECIDED, UNTESTED = "undecided", "not tested"
 SCRATCH = "scratch"
+LEAST_SIZES = 3  # at which the plateau was left, for its growth
 LEAST_PEOPLE = 2048  # population from which C1 is decided: smaller ones have short plateaus
 
 STATEMENTS: Mapping[str, str] = {
@@ -57,6 +59,7 @@ class Number:
         wanted: what the claim asks of it, in words.
         low, high: the open interval that it is to lie in.
         undecidable: why it proves nothing, whatever it is; None where it does.
+        note: what a reader should know of it.
     """
 
     claim: str
@@ -67,6 +70,7 @@ class Number:
     unit: str
     estimate: Estimate
     undecidable: str | None = None
+    note: str | None = None
 
     @property
     def holds(self) -> str:
@@ -136,8 +140,15 @@ def _number_columns(n: Number) -> Row:
         "n": e.n,
         "unit": n.unit,
         "interval_method": e.method,
-        "reason": e.reason or n.undecidable or (None if certain else "one seed has no interval"),
+        "reason": _reason(n, certain=certain),
     }
+
+
+def _reason(n: Number, *, certain: bool) -> str | None:
+    known = n.estimate.reason or n.undecidable
+    if known is None and not certain:
+        known = "one seed has no interval"
+    return "; ".join(r for r in (known, n.note) if r) or None
 
 
 # ---- models trained here ---------------------------------------------------------------------
@@ -154,19 +165,15 @@ class Evidence:
         """Runs with these values."""
         return [r for r in self.runs if all(r[k] == v for k, v in columns.items())]
 
-    def values(
-        self, runs: Sequence[Row], quantity: str, censored: bool = False
-    ) -> dict[int, float]:
-        """Seed -> value; with `censored`, the run's length where a time was not reached."""
-        found = {}
-        for r in runs:
-            row = self._rows.get((r["dynamics_run"], quantity))
-            value = row["value"] if row else None
-            if value is None and censored and row is not None:
-                value = float(r["steps"])
-            if value is not None:
-                found[r["seed"]] = value
-        return found
+    def values(self, runs: Sequence[Row], quantity: str) -> dict[int, float]:
+        """Seed -> value, of the seeds that have one."""
+        rows = {r["seed"]: self._rows.get((r["dynamics_run"], quantity)) for r in runs}
+        return {s: r["value"] for s, r in rows.items() if r and r["value"] is not None}
+
+    def times(self, runs: Sequence[Row], quantity: str) -> dict[int, float]:
+        """Seed -> time, or the run's length where it was not reached."""
+        measured = [r for r in runs if (r["dynamics_run"], quantity) in self._rows]
+        return {r["seed"]: float(r["steps"]) for r in measured} | self.values(runs, quantity)
 
     def reason(self, runs: Sequence[Row], quantity: str) -> str:
         """Why a quantity is missing."""
@@ -184,6 +191,21 @@ class Evidence:
         """Geometric mean of a / b over the seeds that both have."""
         pairs = [a[s] / b[s] for s in sorted(a) if b.get(s) and a[s] > 0]
         return over_seeds(pairs, self.level, log=True)
+
+    def ratio_of_times(
+        self, a: tuple[Sequence[Row], str], b: tuple[Sequence[Row], str]
+    ) -> tuple[Estimate, str | None]:
+        """Geometric mean over seeds of one time over another, each as (runs, quantity); a note.
+
+        Missing where in some seed neither was reached: of two bounds the ratio may be anything.
+        """
+        reached, times = ([f(*a), f(*b)] for f in (self.values, self.times))
+        both = [s for s in sorted(times[0]) if s in times[1]]
+        if any(s not in reached[0] and s not in reached[1] for s in both):
+            return missing(len(both), f"neither time was reached: {self.reason(*a)}"), None
+        absent = sum((s not in reached[0]) + (s not in reached[1]) for s in both)
+        note = f"{absent} of {2 * len(both)} times were not reached; the run's length stands in"
+        return self.ratio(*times), note if absent else None
 
     def difference(self, a: Values, b: Values) -> Estimate:
         """Mean of a - b over the seeds that both have."""
@@ -225,20 +247,32 @@ def _three_phases(e: Evidence) -> Iterator[Number]:
 def _growth(e: Evidence) -> Iterator[Number]:
     runs = e.where(kind="scratch", distribution="uniform")
     sizes = sorted({r["n_people"] for r in runs})
-    if len(sizes) < 3:
+    if len(sizes) < LEAST_SIZES:
         return
     times: dict[tuple[int, int], float | None] = {}
     for size in sizes:
         for seed, t in e.values(e.uniform(size), "t2").items():
             times[seed, size] = t
-    yield above("C2", "exponent of t2 over N", 0, "exponent", over_seeds(exponents(times), e.level))
+    seeds = sorted({r["seed"] for r in runs})
+    found = {"exponent of t2 over N": ("exponent", exponents(times)),
+             "Spearman correlation of t2 and N": ("correlation", _ranks(times))}  # fmt: skip
+    for name, (unit, values) in found.items():
+        estimate = over_seeds(values, e.level)
+        if not values:
+            estimate = missing(len(seeds), "fewer than three sizes left the plateau in every seed")
+        left_out = len(seeds) - len(values)
+        note = f"{left_out} of {len(seeds)} seeds left it at fewer than three sizes"
+        yield above("C2", name, 0, unit, estimate, note=note if values and left_out else None)
+
+
+def _ranks(times: Mapping[tuple[int, int], float | None]) -> list[float]:
+    """Rank correlation of t2 and N, of each seed that left the plateau at three sizes or more."""
     found = []
     for seed in sorted({s for s, _ in times}):
         pairs = [(n, t) for (s, n), t in times.items() if s == seed]
-        rank = stats.spearman(*zip(*pairs, strict=True))
+        rank = stats.spearman(*zip(*pairs, strict=True)) if len(pairs) >= LEAST_SIZES else None
         found += [] if rank is None else [rank]
-    name = "Spearman correlation of t2 and N"
-    yield above("C2", name, 0, "correlation", over_seeds(found, e.level))
+    return found
 
 
 def _patches(e: Evidence, late: bool) -> tuple[list[Row], list[Row]]:
@@ -266,8 +300,11 @@ def _circuit(e: Evidence) -> Iterator[Number]:
     patched, plain = _patches(e, late=True)
     if patched:
         r = patched[0]["reference_step"]
-        ratio = e.ratio(e.values(patched, "t2", censored=True), e.values(plain, "t2"))
-        yield below("C3", f"t2 with patterns of step {r} / t2 without", 1, "ratio", ratio)
+        ratio, note = e.ratio_of_times((patched, "t2"), (plain, "t2"))
+        name = f"t2 with patterns of step {r} / t2 without"
+        yield below("C3", name, 1, "ratio", ratio, note=note)
+    elif why := _unpatched(e, late=True):
+        yield below("C3", "t2 with later patterns / t2 without", 1, "ratio", why)
 
 
 def _early_patterns(e: Evidence) -> Iterator[Number]:
@@ -276,6 +313,21 @@ def _early_patterns(e: Evidence) -> Iterator[Number]:
         worse = e.difference(e.values(patched, "final_loss"), e.values(plain, "final_loss"))
         r = patched[0]["reference_step"]
         yield above("C4", f"final loss with patterns of step {r} - without", 0, "nats", worse)
+    elif why := _unpatched(e, late=False):
+        yield above("C4", "final loss with earlier patterns - without", 0, "nats", why)
+
+
+def _unpatched(e: Evidence, *, late: bool) -> Estimate | None:
+    """Why patched runs prove nothing; None where there are none."""
+    runs = e.where(kind="patched")
+    if not runs:
+        return None
+    quantity, where = ("t2", "after t2") if late else ("t1", "before t1")
+    plain = e.uniform(runs[0]["n_people"])
+    seeds = len({r["seed"] for r in runs})
+    if not e.values(plain, quantity):
+        return missing(seeds, f"without patterns: {e.reason(plain, quantity)}")
+    return missing(seeds, f"no patterns were taken from {where} of the runs without")
 
 
 def _alphas(e: Evidence) -> dict[float, list[Row]]:
@@ -296,10 +348,11 @@ def _imbalance(e: Evidence) -> Iterator[Number]:
     by_alpha = _alphas(e)
     if len(by_alpha) < 2:
         return
-    times = {a: e.values(r, "t2", censored=True) for a, r in by_alpha.items()}
-    fastest = min((a for a in by_alpha if a > 0), key=lambda a: _mean_of(times[a]))
-    ratio = e.ratio(times[fastest], times[0.0])
-    yield below("C5", f"t2 at alpha {fastest:g} / t2 at alpha 0", 1, "ratio", ratio)
+    fastest = min(
+        (a for a in by_alpha if a > 0), key=lambda a: _mean_of(e.times(by_alpha[a], "t2"))
+    )
+    ratio, note = e.ratio_of_times((by_alpha[fastest], "t2"), (by_alpha[0.0], "t2"))
+    yield below("C5", f"t2 at alpha {fastest:g} / t2 at alpha 0", 1, "ratio", ratio, note=note)
     accuracy = {a: e.values(r, "final_accuracy") for a, r in by_alpha.items()}
     inner = [a for a in by_alpha if 0 < a < max(by_alpha)]
     if not inner:
@@ -371,14 +424,9 @@ def corruption_numbers(e: Evidence) -> Iterator[Number]:
 
 
 def _corruption(e: Evidence, bare: Sequence[Row]) -> Iterator[Number]:
-    lose, gain = e.values(bare, "t_lose10"), e.values(bare, "t_gain50")
     name = "steps to lose 10 % of the old / to gain 50 % of the new"
-    if not lose and not gain:
-        nothing = missing(len(bare), e.reason(bare, "t_lose10"))
-        yield below("C9", name, 1, "ratio", nothing)
-    else:
-        ratio = e.ratio(*(e.values(bare, q, censored=True) for q in ("t_lose10", "t_gain50")))
-        yield below("C9", name, 1, "ratio", ratio)
+    ratio, note = e.ratio_of_times((bare, "t_lose10"), (bare, "t_gain50"))
+    yield below("C9", name, 1, "ratio", ratio, note=note)
     mlp, attention = (e.values(bare, f"recovered_{k}") for k in ("mlp", "attention"))
     back = e.difference(mlp, attention)
     if back.value is None:

@@ -6,7 +6,7 @@ and text; the people are the same in all of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -188,3 +188,21 @@ def training_flops(spec: RunSpec, parameters: int, tokens_a_step: float) -> floa
     """FLOPs of a run: 6 a parameter and token, 8 with the reference's forward of a patched run."""
     factor = 8 if spec.kind == "patched" else 6
     return factor * parameters * tokens_a_step * spec.steps
+
+
+def longest_first(runs: Sequence[RunSpec]) -> list[RunSpec]:
+    """Runs in the order in which several processes take them.
+
+    The first one has the most work behind it, its own and that of the longest line of runs that
+    wait for it; so no long run is left for the end. Equals stay in the order of the plan.
+    """
+    behind: dict[str, float] = {}
+    for r in reversed(runs):  # children come after their parents in the plan
+        waiting = max((behind[c.name] for c in runs if c.parent == r.name), default=0.0)
+        behind[r.name] = _work(r) + waiting
+    return sorted(runs, key=lambda r: -behind[r.name])
+
+
+def _work(spec: RunSpec) -> float:
+    """Training steps, a patched one counted as the 4/3 that it costs."""
+    return training_flops(spec, 1, 1) / 6

@@ -328,6 +328,7 @@ def _tune(
         context=longest,
         peak_lr=settings.fine_tune_lr,
         schedule="constant",
+        precision=settings.precision,
         seed=spec.seed,
     )
     trainer = Trainer(model, source, config, next(model.parameters()).device)
@@ -366,6 +367,7 @@ def _run_row(trainer: Trainer, material: Material, settings: Dynamics, spec: Run
         "layers": int(config.num_hidden_layers),
         "width": int(config.hidden_size),
         "heads": int(config.num_attention_heads),
+        "precision": trainer.config.precision,
         "n_parameters": sum(p.numel() for p in trainer.model.parameters()),
         "n_held_out": 0,
         "n_attributes": len(people.attributes),

@@ -5,7 +5,8 @@ WORK/<run>/points/             what was measured so far, one JSON file a step
 WORK/weights/<run>/<step>      weights that other runs begin from or take patterns from
 
 A killed study goes on by the same call and ends with the same tables: a run's evaluations and
-batches follow from its seed and step alone.
+batches follow from its seed and step alone. For the same reason several processes may share the
+runs of one study: the tables do not say who trained what.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ from factlife.dynamics.attention import PatchedModel
 from factlife.dynamics.evaluate import Panel, eval_rows, make_panel, measure, signature_rows
 from factlife.dynamics.finetune import RESTORABLE, Mixture, copy_weights, restored
 from factlife.dynamics.phases import baseline, evaluation_steps
-from factlife.dynamics.plan import RunSpec, needed_weights, plan_runs
+from factlife.dynamics.plan import RunSpec, longest_first, needed_weights, plan_runs
 from factlife.store import RunStore, sha256_json
 from factlife.training.batches import NO_LOSS, Batch
 from factlife.training.config import TrainingConfig
@@ -53,14 +54,18 @@ from factlife.training.state import restore_latest, save_state
 
 Row = dict[str, Any]
 OnStep = Callable[[str, StepReport], Any]
+OnRun = Callable[[int, int], Any]
 
 POPULATION_SEED, PANEL_SEED = 0, 1
-STATE_SECONDS = 30.0  # between two saved states
-EVALUATION_SHARE = 0.08  # of a run's time, at most; a forward costs a third of a training step
-FORWARD_SHARE = 1 / 3
+STATE_SECONDS = 15.0  # between two saved states, at least
+STATE_SHARE = 0.02  # of the time that saving large ones may take
+WAIT_SECONDS = 0.5  # between two looks at what other processes have finished
+EVALUATION_SHARE = 0.08  # of a run's time, at most
+FORWARD_SHARE = {"float32": 1 / 3, "bfloat16": 1.0}
+"""What a row's forward costs beside its training step, which may be in a faster precision."""
 SHARED = (
     "attributes", "values", "names", "held_out", "arch", "layers", "width", "heads", "ffn",
-    "batch_rows", "peak_lr", "evaluations", "eval_people",
+    "precision", "batch_rows", "peak_lr", "evaluations", "eval_people",
 )  # fmt: skip
 """Settings that every run follows from; what is varied stands in its `RunSpec`."""
 TABLES = ("biography_eval", "attention_signatures", "dynamics_runs")  # written in this order
@@ -196,6 +201,7 @@ def training_config(spec: RunSpec, settings: Dynamics, longest: int) -> Training
         context=longest,
         peak_lr=settings.fine_tune_lr if tuned else settings.peak_lr,
         schedule="constant" if tuned else "cosine",
+        precision=settings.precision,
         seed=spec.seed,
     )
 
@@ -228,7 +234,8 @@ def make_panels(spec: RunSpec, settings: Dynamics, world: World) -> tuple[Panel,
 def affordable(spec: RunSpec, settings: Dynamics, panels: Sequence[Panel]) -> int:
     """How many evaluations fit into their share of the run's time; at least 8."""
     rows = sum(len(p.ids) for p in panels)
-    allowed = EVALUATION_SHARE * spec.steps * settings.batch_rows / (FORWARD_SHARE * rows)
+    cost = FORWARD_SHARE[settings.precision] * rows
+    allowed = EVALUATION_SHARE * spec.steps * settings.batch_rows / cost
     return max(8, min(settings.evaluations, int(allowed)))
 
 
@@ -262,7 +269,7 @@ class _Run:
         """Train to the end; rows of each table."""
         trainer, spec = self.trainer, self.job.spec
         restore_latest(trainer, self._folder / "states")
-        saved = time.monotonic()
+        saved, pause = time.monotonic(), STATE_SECONDS
         self._point()
         while trainer.step < spec.steps:
             self._patch_from()
@@ -270,9 +277,10 @@ class _Run:
             if self._on_step is not None:
                 self._on_step(spec.name, report)
             self._point()
-            if time.monotonic() - saved > STATE_SECONDS:
+            if (now := time.monotonic()) - saved > pause:
                 save_state(trainer, self._folder / "states")
                 saved = time.monotonic()
+                pause = max(STATE_SECONDS, (saved - now) / STATE_SHARE)
         return self._rows()
 
     def _patch_from(self) -> None:
@@ -322,6 +330,7 @@ class _Run:
             "layers": settings.layers,
             "width": settings.width,
             "heads": settings.heads,
+            "precision": settings.precision,
             "n_parameters": sum(p.numel() for p in self.trainer.model.parameters()),
             "n_held_out": people.n_unseen,
             "n_attributes": len(people.attributes),
@@ -359,13 +368,18 @@ class Study:
         work: Path,
         device: torch.device | str = "cpu",
         on_step: OnStep | None = None,
-        on_run: Callable[[int, Sequence[RunSpec]], Any] | None = None,
+        on_run: OnRun | None = None,
     ) -> None:
+        """`on_run(before, total)` hears the training steps that are done, and all there are.
+
+        `on_step` hears every step of this process.
+        """
         self.settings, self.runs = settings, plan_runs(settings)
         self._store, self._work, self._device = store, work, torch.device(device)
         self._on_step, self._on_run = on_step, on_run
         self._needed = needed_weights(self.runs)
         self._worlds: dict[int, World] = {}
+        self._ended: set[str] = set()
 
     def check(self) -> None:
         """Refuse settings that would fail only after hours. Raises UsageError."""
@@ -385,15 +399,67 @@ class Study:
             PartialError: the disk refuses a write; the same call goes on from there.
         """
         self.check()
-        finished = {r.name for r in self.runs if self.finished(r)}
-        todo = [r for r in self.runs if r.name not in finished or self._wanted(r, finished)]
+        todo = self._open()
+        total = sum(r.steps for r in todo)
         for i, spec in enumerate(todo):
-            if self._on_run is not None:
-                self._on_run(i, todo)
+            self._tell(sum(r.steps for r in todo[:i]), total)
             self._one(spec)
         shutil.rmtree(self._work, ignore_errors=True)
-        names = [r.name for r in todo]
-        return Done(tuple(names), tuple(r.name for r in self.runs if r.name not in names))
+        return self._done([r.name for r in todo])
+
+    def share(self) -> Done:
+        """As `run`, beside other processes that make the same call; the store is a sharer.
+
+        Each process takes the run that holds up the others most, of those that nobody trains and
+        whose parent is far enough, and waits where all of these are taken. A run that a dead
+        process leaves is taken up by another. Weights stay, for the call of `run` that comes last.
+
+        Raises: as `run`.
+        """
+        self.check()
+        trained: list[str] = []
+        total = sum(r.steps for r in self._open())
+        while todo := self._open():
+            self._tell(total - sum(r.steps for r in todo), total)
+            name = next(filter(None, map(self._claimed, self._ready(todo))), None)
+            if name is not None:
+                trained.append(name)
+            else:
+                time.sleep(WAIT_SECONDS)
+        return self._done(trained)
+
+    def _tell(self, before: int, total: int) -> None:
+        if self._on_run is not None:
+            self._on_run(before, total)
+
+    def _done(self, trained: list[str]) -> Done:
+        return Done(tuple(trained), tuple(r.name for r in self.runs if r.name not in trained))
+
+    def _open(self) -> list[RunSpec]:
+        """Runs that are to be trained, in the order of the plan."""
+        self._ended |= {r.name for r in self.runs if r.name not in self._ended and self.finished(r)}
+        ended = self._ended
+        return [r for r in self.runs if r.name not in ended or self._wanted(r, ended)]
+
+    def _ready(self, todo: Sequence[RunSpec]) -> list[RunSpec]:
+        """Those whose parent has left the weights that they need, the most pressing first."""
+        steps = {r.name: r.steps for r in self.runs}
+
+        def there(spec: RunSpec) -> bool:
+            if spec.parent is None:
+                return True
+            step = steps[spec.parent] if spec.reference_step is None else spec.reference_step
+            return self._kept(spec.parent, step).is_dir()
+
+        return [r for r in longest_first(self.runs) if r in todo and there(r)]
+
+    def _claimed(self, spec: RunSpec) -> str | None:
+        """Train a run unless another process does, or has meanwhile; its name if this one did."""
+        with self._store.alone("dynamics", spec.name) as mine:
+            if not mine or spec not in self._open():
+                return None
+            self._one(spec)
+        return spec.name
 
     def identity(self, spec: RunSpec) -> str:
         """What a run's rows follow from."""
@@ -409,9 +475,12 @@ class Study:
     def _wanted(self, spec: RunSpec, finished: set[str]) -> bool:
         """Whether a finished run's weights are gone though an unfinished one needs them."""
         waiting = [r for r in self.runs if r.parent == spec.name and r.name not in finished]
-        there = self._work / "weights" / spec.name
         steps = self._needed.get(spec.name, set())
-        return bool(waiting) and not all((there / f"{s:08d}").is_dir() for s in steps)
+        return bool(waiting) and not all(self._kept(spec.name, s).is_dir() for s in steps)
+
+    def _kept(self, run: str, step: int) -> Path:
+        """Where weights of a run lie that other runs need."""
+        return self._work / "weights" / run / f"{step:08d}"
 
     def world(self, size: int) -> World:
         """The people of a size, made once."""

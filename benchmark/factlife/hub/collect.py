@@ -12,7 +12,7 @@ from typing import Any
 
 from factlife.errors import UsageError
 from factlife.hub.protocol import is_shipped, protocol_hash
-from factlife.report.identity import command
+from factlife.report.identity import command, training_command
 from factlife.result import load_result, metric_key
 from factlife.scores import BY_NAME
 from factlife.store import MANIFEST, sha256_json
@@ -59,8 +59,10 @@ class Entry:
 
     @property
     def command(self) -> str:
-        """The command that measures it again."""
-        return self.result.get("command") or self.recorded or command(self.result)
+        """The command that measures it again; what only exists in a reader's folder is trained."""
+        run: str = self.result.get("command") or self.recorded or command(self.result)
+        train = training_command(self.result, run)
+        return f"{train} && {run}" if train else run
 
     @property
     def section(self) -> str:

@@ -12,7 +12,7 @@ from factlife.config import load_profile, profile_names
 from factlife.result import Problem
 from factlife.store import sha256_json
 
-PAST = "past.json"  # profile -> version -> sha256 of its parameters, for versions shipped before
+PAST = "past.json"  # profile -> version -> sha256 of its parameters: all that were shipped
 MIRRORED = ("name", "version", "ranked", "badge")
 
 
@@ -80,6 +80,12 @@ def shipped_params(name: str, version: int) -> dict[str, Any] | None:
 
 def _is_past(name: str, version: int, params: Mapping[str, Any]) -> bool:
     """Whether an earlier factlife shipped these parameters under that name and version."""
-    text = resources.files("factlife").joinpath("profiles", PAST).read_text("utf-8")
-    known = json.loads(text).get(name, {}).get(str(version))
+    known = recorded().get(name, {}).get(str(version))
     return known is not None and sha256_json(params) == known
+
+
+def recorded() -> dict[str, dict[str, str]]:
+    """What `past.json` records; `python -m tests.freeze_profiles` adds the present versions."""
+    text = resources.files("factlife").joinpath("profiles", PAST).read_text("utf-8")
+    found: dict[str, dict[str, str]] = json.loads(text)
+    return found

@@ -23,9 +23,9 @@ import pyarrow.parquet as pq
 
 from factlife.errors import IntegrityError, SubmissionError, UsageError
 from factlife.hub.protocol import profile_problems, protocol_problems
-from factlife.result import Problem, metric_key, parse_result, problems
+from factlife.result import Problem, metric_key, parse_result, problems, result_text
 from factlife.schema import TABLES, VERSION_KEY
-from factlife.store import RunStore, json_text, sha256_json
+from factlife.store import RunStore, sha256_json
 
 RESULT = "result.json"
 ROOT = "results"
@@ -73,7 +73,7 @@ def prepare(run: Path, submitter: str | None) -> Submission:
     result, found = read_result((run / RESULT).read_bytes(), str(run / RESULT))
     if not found:
         result = {**result, "submitter": submitter}
-        files = {RESULT: json_text(result).encode()}
+        files = {RESULT: result_text(result).encode()}
         for table, name in TABLE_FILES.items():
             if table in result["tables"]:
                 store.read(table)  # its checksum and schema

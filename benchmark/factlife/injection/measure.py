@@ -333,7 +333,7 @@ class _Run:
         }
 
     def _flags(self) -> list[str]:
-        flags = [] if self._plan.balanced else ["unbalanced"]
+        flags = [*self._plan.flags, *([] if self._plan.balanced else ["unbalanced"])]
         cut = {h.line.passage for heads in self._heads.by_step.values() for h in heads if h.reason}
         left_out = {line.passage for line, _ in self._heads.left_out}
         counts = {

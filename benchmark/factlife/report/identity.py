@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Mapping
 from typing import Any
@@ -10,6 +11,27 @@ from factlife.report.html import Child, h
 
 # What `factlife demo` calls the series that it trains, before the architecture.
 DEMO_SERIES = "factlife-reference-"
+# What `factlife series train` calls them.
+SIZED_SERIES = re.compile(DEMO_SERIES + r"([a-z0-9_]{1,20})-([0-9]{1,3})x([0-9]{1,5})", re.ASCII)
+
+
+def training_command(result: Mapping[str, Any], measuring: str) -> str | None:
+    """The command that trains a series which exists nowhere else; None for any other series.
+
+    Args:
+        measuring: the command that measures it; its series is the folder that is trained into.
+    """
+    sized = SIZED_SERIES.fullmatch(str(result["series_name"]))
+    try:
+        words = shlex.split(measuring)
+    except ValueError:
+        return None
+    if not sized or words[:2] != ["factlife", "run"] or len(words) < 3 or words[2][:1] == "-":
+        return None
+    arch, depth, width = sized.groups()
+    seed = result["env"]["seeds"].get("training", 0)
+    size = ["--arch", arch, "--depth", depth, "--width", width, "--seed", str(seed)]
+    return shlex.join(["factlife", "series", "train", words[2], *size])
 
 
 def command(result: Mapping[str, Any]) -> str:

@@ -55,7 +55,7 @@ def demo(out: Path, *, arch: str, seed: int, command: str, progress: Progress) -
     """
     clock = _Clock()
     folder = train_reference_series(
-        out / "series", arch=arch, seed=seed, progress=_training_progress(progress)
+        out / "series", arch=arch, seed=seed, progress=training_progress(progress)
     )
     progress.finish()
     series = open_series(str(folder))
@@ -117,7 +117,8 @@ class _Clock:
         self.stages.append(Stage(name, BUDGET[name], seconds, detail))
 
 
-def _training_progress(progress: Progress) -> Any:
+def training_progress(progress: Progress) -> Any:
+    """What draws the steps of a training."""
     started = False
 
     def on_step(state: Any) -> None:

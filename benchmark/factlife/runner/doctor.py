@@ -1,7 +1,7 @@
 """Whether this machine can do its work, and what to do where it cannot. Torch need not be there.
 
 A finding is `ok`, a `warning` (something is slower or cannot be had, a run is still right) or an
-`error` (a run would fail).
+`error` (a run would fail, or data are damaged).
 """
 
 from __future__ import annotations
@@ -230,8 +230,14 @@ def _memory_limit() -> int | None:
 
 
 def _data_sets(root: Path) -> list[Finding]:
-    """The probes that the package carries, and the data sets as pushed."""
+    """The probes that the package carries, and the data sets as pushed.
+
+    A data set is checked as `factlife datasets validate` does: a file that is cut off, or whose
+    rows do not hold together, is an error.
+    """
+    from factlife.corpora.build import validate
     from factlife.corpora.fact_probes import load_fact_probes
+    from factlife.errors import FactlifeError
     from factlife.store import sha256_file
 
     findings = [
@@ -243,8 +249,14 @@ def _data_sets(root: Path) -> list[Finding]:
             todo = "only for load_dataset and validate: factlife datasets build, or --root"
             findings.append(Finding(f"datasets/{name}", WARNING, f"not in {root}", todo))
             continue
+        try:
+            checks = validate(root, [name])[name]
+        except FactlifeError as error:
+            found, todo = str(error).splitlines()[0], f"factlife datasets build {name}"
+            findings.append(Finding(f"datasets/{name}", ERROR, found, todo))
+            continue
         sums = ", ".join(f"{f.name} {sha256_file(f)[:12]}" for f in files)
-        findings.append(Finding(f"datasets/{name}", OK, sums))
+        findings.append(Finding(f"datasets/{name}", OK, f"{sums}; {checks} checks hold"))
     return findings
 
 
@@ -278,7 +290,6 @@ def _hub(offline: bool) -> Finding:
 
     if offline or constants.HF_HUB_OFFLINE:
         return Finding("Hub", OK, "not asked: offline; local series and all data sets work")
-    token = "with a token" if _has_token() else "without a token"
     try:
         answer = get_session().head(
             f"{constants.ENDPOINT}/api/models/gpt2", timeout=HUB_SECONDS, follow_redirects=True
@@ -290,10 +301,27 @@ def _hub(offline: bool) -> Finding:
     if answer.status_code >= 500:
         found = f"{constants.ENDPOINT} answers {answer.status_code}"
         return Finding("Hub", WARNING, found, "local series work; try again later")
-    return Finding("Hub", OK, f"{constants.ENDPOINT} answers, {token}")
+    return _token(constants.ENDPOINT)
 
 
-def _has_token() -> bool:
-    from huggingface_hub import get_token
+def _token(endpoint: str) -> Finding:
+    """What a Hub that answers says of the token, which stands in no finding."""
+    from huggingface_hub import get_session, get_token
 
-    return get_token() is not None
+    if (token := get_token()) is None:
+        found = f"{endpoint} answers, without a token"
+        return Finding("Hub", OK, found, "public series need none; gated ones: HF_TOKEN")
+    try:
+        answer = get_session().get(
+            f"{endpoint}/api/whoami-v2",
+            headers={"authorization": f"Bearer {token}"},
+            timeout=HUB_SECONDS,
+        )
+    except Exception as error:  # of whatever client the library uses
+        found = f"{endpoint} does not answer about the token ({type(error).__name__})"
+        return Finding("Hub", WARNING, found, "try again later")
+    if answer.status_code in (401, 403):
+        found = f"{endpoint} answers, and does not know the token ({answer.status_code})"
+        todo = "set HF_TOKEN to one that is valid, or unset it; `hf auth login` stores one"
+        return Finding("Hub", WARNING, found, todo)
+    return Finding("Hub", OK, f"{endpoint} answers, with a token")

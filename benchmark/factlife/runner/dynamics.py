@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,9 @@ from factlife.series.loading import pick_device
 from factlife.store import RunStore, sha256_json
 from factlife.training.models import ARCHITECTURES
 
-SIZES = {"demo": "demo", "cpu": "dynamics-cpu", "published": "dynamics-2025"}
+SIZES = {
+    "demo": "demo", "cpu": "dynamics-cpu", "gpu": "dynamics-gpu", "published": "dynamics-2025",
+}  # fmt: skip
 WORK = ".dynamics"
 
 
@@ -150,8 +151,14 @@ def corpus_fingerprint() -> str:
     return sha256_json(content)
 
 
-def study(profile: Profile, out: Path, command: str, progress: Progress) -> Done:
+def study(
+    profile: Profile, out: Path, command: str, progress: Progress, *, share: bool = False
+) -> Done:
     """Train what is missing; the same call goes on after a stop.
+
+    Args:
+        share: beside other processes that make the same call in the same folder, in which none
+            trains what another does; afterwards a call without `share` ends the study.
 
     Raises:
         UsageError: settings that cannot be run, or a folder of another study.
@@ -159,27 +166,39 @@ def study(profile: Profile, out: Path, command: str, progress: Progress) -> Done
         PartialError: the disk refused a write.
     """
     device = pick_device(profile.execution.device)
-    with RunStore.writer(out, _manifest(profile, device, command)) as store:
-        return train_runs(profile.dynamics, store, device, progress)
+    manifest = _manifest(profile, device, command)
+    opened = RunStore.sharer if share else RunStore.writer
+    with opened(out, manifest) as store:
+        done = train_runs(profile.dynamics, store, device, progress, share=share)
+        if not share:
+            store.forget_shards()
+        return done
 
 
 def train_runs(
-    settings: Dynamics, store: RunStore, device: torch.device, progress: Progress
+    settings: Dynamics,
+    store: RunStore,
+    device: torch.device,
+    progress: Progress,
+    *,
+    share: bool = False,
 ) -> Done:
     """The runs of a study inside an open run folder."""
-    before = 0
+    before = started = 0
 
-    def on_run(index: int, todo: Sequence[RunSpec]) -> None:
-        nonlocal before
-        if index == 0:
-            progress.start("dynamics", sum(r.steps for r in todo), "steps")
-        before = sum(r.steps for r in todo[:index])
+    def on_run(done: int, total: int) -> None:
+        nonlocal before, started
+        if not started:
+            progress.start("dynamics", total, "steps")
+        before, started = done, 1
+        progress.advance(before)
 
     def on_step(name: str, report: Any) -> None:
         progress.advance(before + report.step, f"{name} loss {report.loss:.2f}")
 
-    done = Study(settings, store, store.root / WORK, device, on_step, on_run).run()
-    if done.trained:
+    study = Study(settings, store, store.root / WORK, device, on_step, on_run)
+    done = study.share() if share else study.run()
+    if started:
         progress.finish()
     return done
 

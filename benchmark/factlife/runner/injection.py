@@ -179,6 +179,7 @@ class Track:
     progress: Progress
     trust_remote_code: bool = False
     allow_pickle: bool = False
+    flags: tuple[str, ...] = ()  # of every run
 
 
 def plans_of(profile: Profile, corpus: Corpus, revisions: Sequence[Revision]) -> list[RunPlan]:
@@ -203,7 +204,7 @@ def run_injection(track: Track, plans: Sequence[RunPlan], sources: Sequence[Sour
         PartialError: the disk refused a write; the same command goes on.
     """
     began = time.monotonic()
-    plans = [_settled(track, plan) for plan in plans]
+    plans = [_settled(track, replace(plan, flags=track.flags)) for plan in plans]
     by_name = {s.revision.name: s for s in sources}
     done: dict[str, list[str]] = {"measured": [], "reused": [], "failed": []}
     track.progress.start("injection", sum(p.schedule.steps for p in plans), "updates")
@@ -276,7 +277,11 @@ def _work_settings(work: Path) -> dict[str, Any]:
 
 
 def identity_of(track: Track, plan: RunPlan, weights: str) -> str:
-    """Hash of everything that a run's numbers depend on."""
+    """Hash of everything that a run's numbers depend on.
+
+    The device is not in it: a run that a GPU has finished stays finished for whoever puts shards
+    together without one. Only a run that has been broken off begins anew on another device.
+    """
     background = plan.settings.background
     path = Path(background)
     optimiser = Path(plan.settings.optimiser) / "optimiser.safetensors"
@@ -290,7 +295,6 @@ def identity_of(track: Track, plan: RunPlan, weights: str) -> str:
             "facts": track.facts.fingerprint(),
             "background": sha256_file(path) if path.is_file() else background,
             "optimiser": sha256_file(optimiser) if optimiser.is_file() else "",
-            "device": track.device.type,
             "attention": track.profile.model.attention,
             "bos": track.profile.model.bos,
         }
@@ -305,10 +309,14 @@ def _one(
     if reused := _finished(track.store, plan.name, identity):
         return reused
     work = track.store.root / WORK / plan.name
-    if _work_settings(work).get("identity") not in (None, identity):
-        track.progress.warn(f"{plan.name}: begun from other weights or text; begins anew")
+    settings = {"identity": identity, "device": track.device.type}
+    begun = _work_settings(work)
+    if begun and {k: begun.get(k) for k in settings} != settings:
+        track.progress.warn(
+            f"{plan.name}: begun from other weights or text, or on another device; begins anew"
+        )
         shutil.rmtree(work)
-    write_json(work / SETTINGS, {"identity": identity, "plan_sha256": plan.sha256})
+    write_json(work / SETTINGS, {**settings, "plan_sha256": plan.sha256})
     place = Place(track.series.name, source.revision.step, source.revision.tokens)
     partition = {"injection_run": plan.name}
     try:
@@ -318,7 +326,7 @@ def _one(
         track.progress.warn(f"{plan.name}: {reason}")
         row = run_row(
             plan, place, plan.settings.context, precision(plan.settings, track.device.type),
-            [] if plan.balanced else ["unbalanced"], reason,
+            [*plan.flags, *([] if plan.balanced else ["unbalanced"])], reason,
         )  # fmt: skip
         for name in WRITTEN[:-1]:
             track.store.remove_part(name, partition)
@@ -411,6 +419,17 @@ def _finished(store: RunStore, name: str, identity: str) -> str | None:
     return "reused" if whole else None
 
 
+def unfinished(track: Track, plans: Sequence[RunPlan], sources: Sequence[Source]) -> list[str]:
+    """Names of the runs that would be carried out; a run that diverged is none of them."""
+    weights = {s.revision.name: s.identity for s in sources}
+    plans = [_settled(track, plan) for plan in plans]
+    return [
+        p.name
+        for p in plans
+        if not _finished(track.store, p.name, identity_of(track, p, weights[p.revision]))
+    ]
+
+
 def audit_start(
     series: Series, start: str, corpus: str, profile: Profile, device: torch.device, *, foils: int
 ) -> tuple[str, list[Audited]]:
@@ -429,7 +448,7 @@ def audit_start(
     loaded = load(revision.path, profile.model, device)
     found = audit(
         loaded.model, loaded.tokenizer, load_corpus(corpus), max_length=loaded.max_length,
-        device=device, bos=profile.model.bos, batch_tokens=profile.execution.batch_tokens,
+        bos=profile.model.bos, batch_tokens=profile.execution.batch_tokens,
         foils=foils,
     )  # fmt: skip
     return revision.name, found

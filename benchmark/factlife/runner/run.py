@@ -22,6 +22,8 @@ from factlife.corpora.fact_probes import FactProbes, load_fact_probes
 from factlife.errors import IntegrityError, PartialError, UsageError
 from factlife.injection.background import refuse_unreadable
 from factlife.injection.corpus import load_corpus
+from factlife.injection.plan import RunPlan
+from factlife.runner.audit import audited
 from factlife.runner.dynamics_series import dynamics_finished, measure_dynamics
 from factlife.runner.injection import (
     Files,
@@ -33,10 +35,11 @@ from factlife.runner.injection import (
     injection_fingerprints,
     plans_of,
     run_injection,
+    unfinished,
 )
 from factlife.runner.progress import Progress
 from factlife.runner.provenance import environment
-from factlife.runner.shards import Shard, SharedChecks, order
+from factlife.runner.shards import INJECTION, Shard, SharedChecks, dealt_by_checkpoint, order
 from factlife.runner.tracks import MEASURED_TABLES, Tracks, refuse_untraceable, reinitialise
 from factlife.series.fetch import (
     LEDGER,
@@ -208,18 +211,23 @@ def _run(
         _refuse_nothing(series, checked)
         if options.strict:
             _refuse_findings(checked)
-        sweep = _Sweep(store, series, profile, probes, device, options, progress)
+        words = (store, series, profile, probes, device, options, progress)
+        if INJECTION in profile.tracks and options.shard is None and not options.assemble:
+            _prepare_injection(*words, checked)  # refuses before hours of measuring
+        sweep = _Sweep(*words)
         done = sweep.measure_missing(checked)
         injected = None
-        if sweep.injects:
-            injected = _inject(store, series, profile, probes, device, options, progress, checked)
+        if INJECTION in profile.tracks and any(not c.reason for c in checked):
+            injected = _inject(
+                options, progress, profile, checked, _prepare_injection(*words, checked)
+            )
         if options.shard is None:
             store.forget_shards()
     found = tuple(warnings) + tuple(sweep.found)
     return Outcome(out, *done, found, sweep.seconds, injected)
 
 
-def _inject(
+def _prepare_injection(
     store: RunStore,
     series: Series,
     profile: Profile,
@@ -228,15 +236,22 @@ def _inject(
     options: Options,
     progress: Progress,
     checked: Sequence[Checked],
-) -> Injected:
-    """The injection track, from measured revisions and from those named by the profile."""
+) -> tuple[Track, list[RunPlan], list[Source]]:
+    """The injection track, from measured revisions and from those named by the profile.
+
+    Raises:
+        IntegrityError: a start revision knows passages of the corpus already.
+        UsageError: plans that cannot be made.
+        PartialError: no shard has audited the corpus where shards are only put together.
+    """
     seen = {c.revision.name for c in checked}
     named = [
         r
         for r in series.revisions
         if r.name in profile.injection.starts and r.name not in {*seen, *options.exclude}
     ]
-    also = check_revisions(named, series, options, progress) if named else []
+    checks = SharedChecks(store.root) if options.shard or options.assemble else None
+    also = check_revisions(named, series, options, progress, checks=checks) if named else []
     usable = [c for c in (*checked, *also) if not c.reason]
     corpus = load_corpus(profile.injection.corpus)
     track = Track(
@@ -245,15 +260,54 @@ def _inject(
     )  # fmt: skip
     order = {r.name: i for i, r in enumerate(series.revisions)}
     usable.sort(key=lambda c: order[c.revision.name])
-    plans = plans_of(profile, corpus, [c.revision for c in usable])
-    if (n := len({p.revision for p in plans})) < (asked := len(profile.injection.starts)):
-        progress.warn(f"injection starts from {n} revisions, not {asked}: the series has no more")
     with_own = [c for c in usable if c.listed and has_tokenizer(c.listed)]
     sources = [
         Source(c.revision, c.identity, functools.partial(_files, c, with_own, store, options))
         for c in usable
     ]
-    return run_injection(track, plans, sources)
+    revisions = [c.revision for c in usable]
+    plans_of(profile, corpus, revisions)  # refuses what cannot be planned before the audit
+    track = audited(track, sources, measure=not options.assemble)
+    return track, plans_of(profile, track.corpus, revisions), sources
+
+
+def _inject(
+    options: Options,
+    progress: Progress,
+    profile: Profile,
+    checked: Sequence[Checked],
+    prepared: tuple[Track, list[RunPlan], list[Source]],
+) -> Injected:
+    """Carry out the injection runs of this process.
+
+    Raises:
+        PartialError: runs that no shard has finished where shards are only put together, or
+            another process at work on a shard's runs.
+    """
+    track, plans, sources = prepared
+    starts = list(dict.fromkeys(p.revision for p in plans))
+    if (n := len(starts)) < (asked := len(profile.injection.starts)) and options.shard is None:
+        progress.warn(f"injection starts from {n} revisions, not {asked}: the series has no more")
+    if options.assemble and (left := unfinished(track, plans, sources)):
+        raise PartialError(
+            f"{len(left)} of {len(plans)} injection runs are not finished yet, first {left[0]}: "
+            "run the missing shards, or the same command again"
+        )
+    if options.shard is None:
+        return run_injection(track, plans, sources)
+    n = sum(not c.reason for c in checked)
+    dealt = dealt_by_checkpoint(profile.tracks, last=True)
+    mine = [starts[k] for k in options.shard.starts(len(starts), n, dealt)]
+    with contextlib.ExitStack() as stack:
+        locks = [(name, track.store.alone(INJECTION, name)) for name in mine]
+        claimed = {name for name, lock in locks if stack.enter_context(lock)}
+        done = run_injection(track, [p for p in plans if p.revision in claimed], sources)
+    if busy := [name for name in mine if name not in claimed]:
+        raise PartialError(
+            f"another process trains from {', '.join(busy)}, which shard {options.shard} has too: "
+            "run the same command once it ends"
+        )
+    return done
 
 
 @contextlib.contextmanager
@@ -264,7 +318,7 @@ def _files(
     if c.listed is None:
         yield Files(c.revision.path)
         return
-    ledger = Ledger(None if options.keep_cache else store.root / LEDGER)
+    ledger = Ledger(None if options.keep_cache else _ledger_path(store, options.shard))
     fetcher = Fetcher(
         [c.listed],
         ledger,
@@ -282,6 +336,13 @@ def _files(
             yield Files(fetched.folder, tokenizer)
     finally:
         fetcher.close()
+
+
+def _ledger_path(store: RunStore, shard: Shard | None) -> Path:
+    """Where a process notes what it has downloaded; shards have a cache each."""
+    if shard is None:
+        return store.root / LEDGER
+    return store.root / SHARDS / f"downloads-{shard.index}-of-{shard.total}"
 
 
 def _refuse_nothing(series: Series, checked: Sequence[Checked]) -> None:
@@ -527,7 +588,8 @@ class _Sweep:
                 f"{todo[0].revision.name}: run the missing shards, or the same command again"
             )
         listed = [c.listed for c in todo if c.listed is not None]
-        ledger = Ledger(None if self._options.keep_cache else self._ledger_path())
+        keep, shard = self._options.keep_cache, self._options.shard
+        ledger = Ledger(None if keep else _ledger_path(self._store, shard))
         self._prepare(listed, checked, ledger)
         fetcher = Fetcher(
             listed,
@@ -549,28 +611,13 @@ class _Sweep:
             c.revision.name for c in checked if c.revision.name in finished
         )
 
-    def _ledger_path(self) -> Path:
-        if shard := self._options.shard:
-            return self._store.root / SHARDS / f"downloads-{shard.index}-of-{shard.total}"
-        return self._store.root / LEDGER
-
     def _share(self, c: Checked) -> tuple[str, ...]:
-        """The tracks to measure at a checkpoint here: all of them, without shards."""
-        tracks = self._profile.tracks
-        if (shard := self._options.shard) is not None:
-            tracks = shard.share(self._places[c.revision.name], len(self._places), tracks)
-        if c.revision.name == self._last:
+        """The tracks to measure at a checkpoint here: all of them but injection, without shards."""
+        last = c.revision.name == self._last
+        tracks = dealt_by_checkpoint(self._profile.tracks, last=last)
+        if (shard := self._options.shard) is None:
             return tracks
-        return tuple(t for t in tracks if t != "injection")  # a piece of the last one alone
-
-    @property
-    def injects(self) -> bool:
-        """Whether the injection track runs here: it is a piece of the last checkpoint."""
-        last = next((n for n in self._places if n == self._last), None)
-        shard, tracks = self._options.shard, self._profile.tracks
-        if shard is not None and last is not None:
-            tracks = shard.share(self._places[last], len(self._places), tracks)
-        return "injection" in tracks
+        return shard.share(self._places[c.revision.name], len(self._places), tracks)
 
     def _prepare(self, todo: list[Listed], checked: Sequence[Checked], ledger: Ledger) -> None:
         """Refuse what is known to fail before the first large download."""

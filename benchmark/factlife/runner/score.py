@@ -11,11 +11,11 @@ import pyarrow as pa
 import factlife
 from factlife.errors import IntegrityError, UsageError
 from factlife.report import write_report
-from factlife.result import SCHEMA_VERSION, metric_key, one_line, problems
+from factlife.result import SCHEMA_VERSION, metric_key, one_line, problems, result_text
 from factlife.runner.dynamics_score import DYNAMICS_INPUTS, derive_dynamics, study_result
 from factlife.schema import INJECTION_TABLES
 from factlife.scores import Protocol, score_tables
-from factlife.store import RunStore, write_json
+from factlife.store import RunStore, write_text
 
 RESULT = "result.json"
 INPUTS = (
@@ -38,7 +38,7 @@ def score_run(root: Path) -> dict[str, Any]:
     if "study" in manifest:
         with RunStore.writer(root, manifest):
             result = study_result(store, manifest)
-            write_json(root / RESULT, result)
+            write_text(root / RESULT, result_text(result))
         return result
     with RunStore.writer(root, manifest):
         injection = INJECTION if store.parts("injection_runs") else ()
@@ -62,7 +62,7 @@ def score_run(root: Path) -> dict[str, Any]:
         result = _result(store, manifest, tables, rows)
         if found := problems(result, RESULT):
             raise IntegrityError(f"factlife wrote a result that breaks its own format: {found[0]}")
-        write_json(root / RESULT, result)
+        write_text(root / RESULT, result_text(result))
     return result
 
 

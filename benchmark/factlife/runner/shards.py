@@ -1,7 +1,8 @@
 """A run in several processes: which pieces each one measures, and what they share. No torch.
 
-A piece is one track at one checkpoint. All shards of a run write into one folder; a part, its
-key and its bytes are the same whichever shard writes it and however many shards there are.
+A piece is one track at one checkpoint; of the injection track, one revision that it starts from.
+All shards of a run write into one folder; a part, its key and its bytes are the same whichever
+shard writes it and however many shards there are.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ from typing import Any
 from factlife.errors import UsageError
 from factlife.series.integrity import Weights, check_weights, weight_files
 from factlife.store import SHARDS, sha256_json, waiting_lock, write_json
+
+INJECTION = "injection"  # the one track that is not dealt out by checkpoint
+ROW = "row"  # stands for the tracks of a last checkpoint where only the injection track runs
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,29 @@ class Shard:
         places = [checkpoint + (0 if whole else t * checkpoints) for t in range(len(tracks))]
         chosen = zip(tracks, places, strict=True)
         return tuple(t for t, place in chosen if place % self.total == self.index - 1)
+
+    def starts(self, starts: int, checkpoints: int, tracks: Sequence[str]) -> tuple[int, ...]:
+        """Which of the revisions that injection starts from are trained by this shard.
+
+        They are dealt out after the pieces (or whole checkpoints) of `share`.
+
+        Args:
+            starts: how many there are; they are counted from 0.
+            tracks: those of `share`.
+        """
+        before = checkpoints * (1 if self.total <= checkpoints else len(tracks))
+        return tuple(k for k in range(starts) if (before + k) % self.total == self.index - 1)
+
+
+def dealt_by_checkpoint(tracks: Sequence[str], *, last: bool) -> tuple[str, ...]:
+    """The tracks of a profile that `Shard.share` deals out at a checkpoint.
+
+    Args:
+        last: whether it is the last checkpoint, whose row is written even if no track but
+            injection runs.
+    """
+    dealt = tuple(t for t in tracks if t != INJECTION)
+    return dealt or ((ROW,) if last else ())
 
 
 def order(n: int, shard: Shard | None) -> list[int]:

@@ -7,11 +7,14 @@ Slurm answers; accounting (`sacct`) is not needed.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 import shutil
+import signal
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,12 +23,14 @@ from typing import Any
 from factlife.config import Profile
 from factlife.corpora.fact_probes import load_fact_probes
 from factlife.errors import PartialError, UsageError
+from factlife.injection.corpus import load_corpus
+from factlife.runner.injection import plans_of
 from factlife.runner.progress import Progress, Silent
 from factlife.runner.run import Options, Outcome, run
-from factlife.runner.shards import Shard, own_downloads
+from factlife.runner.shards import INJECTION, ROW, Shard, dealt_by_checkpoint, own_downloads
 from factlife.runner.tracks import Tracks
 from factlife.series.discover import find_series
-from factlife.series.local import Revision, Series
+from factlife.series.local import Series
 from factlife.series.select import select
 from factlife.store import RunStore
 
@@ -37,7 +42,16 @@ ENDED = (
     "TIMEOUT",
 )  # fmt: skip
 GONE = "GONE"  # no longer listed
-PREEMPTION_SECONDS = 90  # between the signal to stop and the end
+PREEMPTION_SECONDS = 90  # between the signal to stop and the end, at most
+# Reasons of Slurm (squeue, "job reason codes") for which a task would wait for ever.
+HOPELESS = (
+    "AccountNotAllowed", "BadConstraints", "InvalidAccount", "InvalidQOS", "PartitionDown",
+    "PartitionInactive", "PartitionNodeLimit", "PartitionTimeLimit", "QOSNotAllowed",
+)  # fmt: skip
+# What the tracks beside recall and circuits write last at a checkpoint.
+ENDS: Mapping[str, tuple[str, ...]] = {"dynamics": ("subject_attention",), ROW: ("checkpoints",)}
+STALLS = 3  # so often a task may be stopped with nothing finished in between
+STALLED = "nothing was finished between its last stops"
 
 
 @dataclass(frozen=True)
@@ -65,13 +79,20 @@ class Cluster:
 
 @dataclass(frozen=True)
 class Task:
-    """One shard, as it is sent to a node."""
+    """One shard, as it is sent to a node.
+
+    Attributes:
+        stamp: of the run folder when the task was sent, or last stopped.
+        stalls: how often it was stopped since then, with an equal stamp.
+    """
 
     source: str
     profile: Profile
     out: Path
     options: Options
     shard: Shard
+    stamp: tuple[int, int] = (0, 0)
+    stalls: int = 0
 
     def __call__(self) -> list[str]:
         """Measure the shard; names of the revisions that were measured now."""
@@ -82,10 +103,31 @@ class Task:
         return list(outcome.measured)
 
     def checkpoint(self) -> Any:
-        """What submitit queues again after a preemption or at the time limit: the same task."""
+        """What submitit queues again after a preemption or at the time limit: the same task.
+
+        Raises:
+            PartialError: it comes to nothing, however often it is queued again.
+        """
         from submitit.helpers import DelayedSubmission
 
-        return DelayedSubmission(self)
+        # `scontrol requeue` makes Slurm end this task, and with it the very `scontrol` that has
+        # asked for it, which would then count as failed. What is ignored here is ignored there.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        now = _stamp(self.out)
+        stalls = self.stalls + 1 if now == self.stamp else 0
+        if stalls == STALLS:
+            raise PartialError(f"stopped {STALLS} times, and {STALLED}: give it more --time")
+        return DelayedSubmission(replace(self, stamp=now, stalls=stalls))
+
+
+def _stamp(out: Path) -> tuple[int, int]:
+    """Number of files that hold something finished, and when the newest was written (ns)."""
+    patterns = ("tables/**/part.parquet", ".injection/**/*", ".dynamics/**/*")
+    times = []
+    for path in (p for pattern in patterns for p in out.glob(pattern)):
+        with contextlib.suppress(FileNotFoundError):  # a state that has just been replaced
+            times.append(path.stat().st_mtime_ns)
+    return len(times), max(times, default=0)
 
 
 def minutes(text: str) -> int:
@@ -125,29 +167,40 @@ def run_on_cluster(
     out = out.resolve()  # a node may start elsewhere
     pieces = _Pieces.of(series, profile, out, options)
     executor = _executor(out / FOLDER, cluster)
-    total = cluster.array_size or len(pieces.names)
+    total = cluster.array_size or pieces.shards
     source = str(Path(series.source).resolve()) if Path(series.source).exists() else series.source
-    tasks = [Task(source, profile, out, options, Shard(i + 1, total)) for i in range(total)]
+    stamp = _stamp(out)
+    tasks = [Task(source, profile, out, options, Shard(i + 1, total), stamp) for i in range(total)]
     progress.start("measuring", len(pieces.names), "pieces")
-    failed: dict[Shard, str] = {}
+    given_up: dict[Shard, str] = {}
     for attempt in range(cluster.retries + 1):
         failed = _attempt(executor, tasks, pieces, cluster, progress)
-        tasks = [t for t in tasks if t.shard in failed]
         for shard, why in failed.items():
-            again = "sent again" if attempt < cluster.retries else "given up"
-            progress.warn(f"shard {shard} failed ({why}): {again}")
+            last = attempt == cluster.retries or STALLED in why
+            progress.warn(f"shard {shard} failed ({why}): {'given up' if last else 'sent again'}")
+            if last:
+                given_up[shard] = why
+        tasks = [t for t in tasks if t.shard in failed and t.shard not in given_up]
         if not tasks:
             break
     progress.finish()
-    if failed:
+    if given_up:
         raise PartialError(
-            f"{len(failed)} of {total} shards failed {cluster.retries + 1} times: "
-            f"{'; '.join(f'{s} ({why})' for s, why in failed.items())}; finished parts are kept: "
-            f"see the logs in {out / FOLDER}, then run the same command again"
+            f"{len(given_up)} of {total} shards failed {_times(cluster.retries + 1)}: "
+            f"{'; '.join(f'{s} ({why})' for s, why in _in_order(given_up))}; finished parts are "
+            f"kept: see the logs in {out / FOLDER}, then run the same command again"
         )
     shutil.rmtree(out / FOLDER, ignore_errors=True)
     here = replace(profile, execution=replace(profile.execution, device="cpu"))
     return run(series, here, out, replace(options, assemble=True), progress)
+
+
+def _times(n: int) -> str:
+    return "once" if n == 1 else f"{n} times"
+
+
+def _in_order(failed: Mapping[Shard, str]) -> list[tuple[Shard, str]]:
+    return sorted(failed.items(), key=lambda item: item[0].index)
 
 
 # ---- pieces, for progress ----------------------------------------------------------------------
@@ -155,27 +208,46 @@ def run_on_cluster(
 
 @dataclass(frozen=True)
 class _Pieces:
-    """The pieces of a run and the parts each of them ends with."""
+    """The pieces of a run and the parts each of them ends with.
+
+    Attributes:
+        names: a (checkpoint, track) or an injection run each.
+        shards: how many shards give each (checkpoint, track) a shard of its own.
+    """
 
     names: tuple[str, ...]
     parts: tuple[tuple[Path, ...], ...]
+    shards: int
 
     @classmethod
     def of(cls, series: Series, profile: Profile, out: Path, options: Options) -> _Pieces:
-        chosen: Sequence[Revision] = select(series.revisions, profile.selection)
-        chosen = [r for r in chosen if r.name not in options.exclude]
+        usable = [r for r in series.revisions if r.name not in options.exclude]
+        names = {r.name for r in select(series.revisions, profile.selection)}
+        chosen = [r for r in usable if r.name in names]
         if not chosen:
             raise UsageError(
                 f"{series.name}: every chosen revision is excluded: nothing to measure"
             )
         store = RunStore(out)
-        tables = Tracks(load_fact_probes(), profile).tables(last=False)
+        tables = dict(Tracks(load_fact_probes(), profile).tables(last=False))
+        dealt = dealt_by_checkpoint(profile.tracks, last=True)
+        tables |= {t: ends for t, ends in ENDS.items() if t in dealt}
+        rows = chosen[-1:] if dealt == (ROW,) else chosen
         every = {
-            f"{r.name} {track}": tuple(store.part_path(t, r.partition) for t in names)
-            for r in chosen
-            for track, names in tables.items()
+            f"{r.name} {track}": tuple(store.part_path(t, r.partition) for t in tables[track])
+            for r in rows
+            for track in dealt
         }
-        return cls(tuple(every), tuple(every.values()))
+        if INJECTION not in profile.tracks:
+            return cls(tuple(every), tuple(every.values()), len(every))
+        starts = {*names, *profile.injection.starts}
+        revisions = [r for r in usable if r.name in starts]
+        plans = plans_of(profile, load_corpus(profile.injection.corpus), revisions)
+        shards = len({p.revision for p in plans}) + (0 if dealt == (ROW,) else len(every))
+        for plan in plans:
+            run_row = store.part_path("injection_runs", {"injection_run": plan.name})
+            every[f"{plan.revision} {plan.name}"] = (run_row,)
+        return cls(tuple(every), tuple(every.values()), shards)
 
     def done(self) -> int:
         """Pieces whose parts are all there."""
@@ -208,7 +280,7 @@ def _executor(folder: Path, cluster: Cluster) -> Any:
         job_name="factlife",
         time=cluster.minutes,
         array_parallelism=cluster.parallel,
-        signal_delay_s=PREEMPTION_SECONDS,
+        signal_delay_s=min(PREEMPTION_SECONDS, 20 * cluster.minutes),  # a third of it, if short
         additional_parameters={"requeue": True},
         **({"partition": cluster.partition} if cluster.partition else {}),
         **({"gpus_per_node": cluster.gpus} if cluster.gpus else {}),
@@ -249,7 +321,15 @@ def _send(executor: Any, tasks: Sequence[Task]) -> list[Any]:
         ) from error
 
 
-States = Callable[[Sequence[Any]], Mapping[str, str]]
+@dataclass(frozen=True)
+class State:
+    """What the queue says of a task: its state, and why it waits."""
+
+    name: str
+    reason: str = ""
+
+
+States = Callable[[Sequence[Any]], Mapping[str, State]]
 
 
 def _watch(
@@ -262,24 +342,40 @@ def _watch(
     """Wait until every job is over; why each one failed, None where it did not."""
     ended: dict[Shard, str | None] = {}
     over: set[Shard] = set()  # ended in the queue; their result may be on its way
+    told: set[str] = set()
     while True:
         open_ = {shard: job for shard, job in jobs.items() if shard not in ended}
         now = states(list(open_.values()))
         for shard, job in open_.items():
-            state = now.get(job.job_id, GONE)
+            state = now.get(job.job_id, State(GONE)).name
             if job.paths.result_pickle.is_file():
                 ended[shard] = _failure(job)
             elif shard in over:
                 ended[shard] = f"{state}, without a result; log {job.paths.stderr}"
             elif state in ENDED or state == GONE:
                 over.add(shard)
-        running = sum(now.get(j.job_id) == "RUNNING" for j in open_.values())
-        failures = sum(why is not None for why in ended.values())
-        detail = f"{running} of {len(jobs)} tasks running, {len(ended)} over, {failures} failed"
-        progress.advance(pieces.done(), detail)
+        progress.advance(pieces.done(), _detail(now, ended, len(jobs)))
+        for reason in {s.reason for s in now.values()} & set(HOPELESS) - told:
+            told.add(reason)
+            progress.warn(
+                f"tasks wait, and may wait for ever, for the reason {reason}: stop this "
+                "(Ctrl-C), and see --partition, --gpus and --time"
+            )
         if len(ended) == len(jobs):
             return ended
         time.sleep(poll)
+
+
+def _detail(now: Mapping[str, State], ended: Mapping[Shard, str | None], total: int) -> str:
+    """`1 of 4 tasks running, 2 waiting (Priority), 1 over, 0 failed`."""
+    running = sum(s.name == "RUNNING" for s in now.values())
+    reasons = Counter(s.reason for s in now.values() if s.name == "PENDING")
+    waiting = ""
+    if reasons:
+        why = reasons.most_common(1)[0][0]
+        waiting = f", {reasons.total()} waiting" + (f" ({why})" if why else "")
+    failures = sum(why is not None for why in ended.values())
+    return f"{running} of {total} tasks running{waiting}, {len(ended)} over, {failures} failed"
 
 
 def _failure(job: Any) -> str | None:
@@ -300,12 +396,13 @@ def _states_of(cluster: Cluster) -> States:
     return _local_states if cluster.executor == "local" else _slurm_states
 
 
-def _local_states(jobs: Sequence[Any]) -> Mapping[str, str]:
+def _local_states(jobs: Sequence[Any]) -> Mapping[str, State]:
     """As `_slurm_states`, of processes on this machine."""
-    return {j.job_id: "RUNNING" if j.get_info() == {"jobState": "RUNNING"} else GONE for j in jobs}
+    alive = {"jobState": "RUNNING"}
+    return {j.job_id: State("RUNNING" if j.get_info() == alive else GONE) for j in jobs}
 
 
-def _slurm_states(jobs: Sequence[Any]) -> Mapping[str, str]:
+def _slurm_states(jobs: Sequence[Any]) -> Mapping[str, State]:
     """State of each job that Slurm lists; one it has forgotten is absent.
 
     An answer that does not come counts as running: the next look will tell.
@@ -313,19 +410,25 @@ def _slurm_states(jobs: Sequence[Any]) -> Mapping[str, str]:
     ids = sorted({str(j.job_id).split("_")[0] for j in jobs})
     if not ids:
         return {}
-    words = ["squeue", "--noheader", "--array", "--states=all", "--format=%i|%T"]
+    words = ["squeue", "--noheader", "--array", "--states=all", "--format=%i|%T|%r"]
+    unknown = {j.job_id: State("UNKNOWN") for j in jobs}
     try:
         done = subprocess.run(
             [*words, f"--jobs={','.join(ids)}"], capture_output=True, text=True, timeout=60
         )
     except (OSError, subprocess.SubprocessError):
-        return {j.job_id: "UNKNOWN" for j in jobs}
+        return unknown
     if done.returncode != 0 and "Invalid job id" not in done.stderr:
-        return {j.job_id: "UNKNOWN" for j in jobs}
+        return unknown
     return parse_squeue(done.stdout.splitlines())
 
 
-def parse_squeue(lines: Iterable[str]) -> dict[str, str]:
-    """Lines `12_3|RUNNING` -> state by job."""
-    pairs = (line.strip().partition("|") for line in lines)
-    return {job: state for job, _, state in pairs if state}
+def parse_squeue(lines: Iterable[str]) -> dict[str, State]:
+    """Lines `12_3|PENDING|Priority` -> state by job; Slurm writes None for no reason."""
+    found = {}
+    for line in lines:
+        job, _, rest = line.strip().partition("|")
+        name, _, reason = rest.partition("|")
+        if name:
+            found[job] = State(name, "" if reason == "None" else reason)
+    return found

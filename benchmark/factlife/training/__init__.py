@@ -10,6 +10,7 @@ from factlife.training.reference import (
     ReferenceSettings,
     train_reference_series,
     train_series,
+    train_sized_series,
 )
 from factlife.training.tokenizer import train_tokenizer
 
@@ -34,5 +35,6 @@ __all__ = [
     "train",
     "train_reference_series",
     "train_series",
+    "train_sized_series",
     "train_tokenizer",
 ]

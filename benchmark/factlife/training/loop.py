@@ -105,8 +105,8 @@ class Trainer:
             group["lr"] = rate
         batch = self.source.next_batch()
         with self._seeded():
-            loss = self._gradients(batch)
-        norm = self._clip()
+            mean_loss = self._gradients(batch)
+        loss, norm = self._numbers(mean_loss, self._clip())
         self._refuse_infinite(loss, norm)
         self.optimiser.step()
         self.optimiser.zero_grad()
@@ -114,7 +114,7 @@ class Trainer:
         self.tokens += batch.ids.numel()
         return self._report(loss, norm, rate, clock)
 
-    def _gradients(self, batch: Batch) -> float:
+    def _gradients(self, batch: Batch) -> Tensor:
         """Accumulate gradients of the mean loss over all target tokens; returns that loss."""
         self.model.train()
         ids = batch.ids.to(self.device)
@@ -134,13 +134,21 @@ class Trainer:
             loss = _summed_loss(logits, wanted) / count
             (loss * size if size > 1 else loss).backward()
             total += loss.detach()
-        return float(parallel.summed(total))
+        return parallel.summed(total)
 
-    def _clip(self) -> float | None:
+    def _clip(self) -> Tensor | None:
         if not self.config.clip_norm:
             return None
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
-        return float(parallel.full(norm))
+        return parallel.full(norm)
+
+    @staticmethod
+    def _numbers(loss: Tensor, norm: Tensor | None) -> tuple[float, float | None]:
+        """Both numbers of a step; an accelerator is waited for once, after all of its work."""
+        if norm is None:
+            return float(loss), None
+        both = torch.stack([loss, norm.to(loss.dtype)]).tolist()
+        return both[0], both[1]
 
     def _refuse_infinite(self, loss: float, norm: float | None) -> None:
         if math.isfinite(loss) and (norm is None or math.isfinite(norm)):

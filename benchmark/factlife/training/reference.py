@@ -41,6 +41,7 @@ from factlife.training.tokenizer import train_tokenizer
 SERIES, WORK, SETTINGS = "series.toml", ".training", "settings.json"
 SERIES_FORMAT = 1
 STATE_EVERY = 100
+DEPTH, WIDTH, HEAD_WIDTH = 4, 128, 32  # of the series that the demo trains
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ class ReferenceSettings:
         vocab_size: of the BPE tokenizer.
         tokenizer_passes: passes of the text, from its start, that the tokenizer is trained on.
         checkpoints: how many are kept; fewer where steps are too few to tell them apart.
+        name: of the series; empty: by its architecture alone, as the demo has it.
     """
 
     arch: str = "olmo2"
@@ -67,6 +69,7 @@ class ReferenceSettings:
             steps=1600, batch_rows=8, context=64, peak_lr=2e-3, warmup_steps=20
         )
     )
+    name: str = ""
 
 
 def train_reference_series(
@@ -91,17 +94,52 @@ def train_reference_series(
         PartialError: the disk refused a write; the same call goes on from there.
     """
     settings = ReferenceSettings(arch=arch, seed=seed, shape=reference_shape(arch))
-    if steps is not None:
-        settings = replace(settings, training=replace(settings.training, steps=steps))
-    return train_series(out, settings, device=device, progress=progress)
+    return train_series(out, _for_steps(settings, steps), device=device, progress=progress)
 
 
-def reference_shape(arch: str) -> ModelShape:
+def train_sized_series(
+    out: Path,
+    *,
+    arch: str = "olmo2",
+    depth: int = DEPTH,
+    width: int = WIDTH,
+    seed: int = 0,
+    steps: int | None = None,
+    device: str = "cpu",
+    progress: Callable[[StepReport], Any] | None = None,
+) -> Path:
+    """Train a reference series of any size, named by it: `factlife-reference-olmo2-4x128`.
+
+    Args:
+        depth, width: transformer blocks; width of the residual stream, a multiple of 32.
+        Others: as `train_reference_series`, and what is raised.
+    """
+    settings = sized_settings(arch, depth, width, seed)
+    return train_series(out, _for_steps(settings, steps), device=device, progress=progress)
+
+
+def sized_settings(arch: str, depth: int, width: int, seed: int = 0) -> ReferenceSettings:
+    """Settings of a reference series of a size. Raises UsageError for a width of no whole heads."""
+    if width % HEAD_WIDTH:
+        raise UsageError(f"--width {width}: heads are {HEAD_WIDTH} wide; give a multiple of that")
+    name = f"factlife-reference-{arch}-{depth}x{width}"
+    shape = reference_shape(arch, depth, width)
+    return ReferenceSettings(arch=arch, seed=seed, shape=shape, name=name)
+
+
+def _for_steps(settings: ReferenceSettings, steps: int | None) -> ReferenceSettings:
+    if steps is None:
+        return settings
+    return replace(settings, training=replace(settings.training, steps=steps))
+
+
+def reference_shape(arch: str, depth: int = DEPTH, width: int = WIDTH) -> ModelShape:
     """The shape a reference series has; GPT-style blocks start better from larger matrices.
 
     Measured in `docs/log.md`: 0.04 takes gpt_neox from 87 to 98 % and costs olmo2 13 points.
     """
-    return ModelShape(init_std=0.04) if arch.startswith("gpt") else ModelShape()
+    sizes = {"layers": depth, "width": width, "heads": width // HEAD_WIDTH, "ffn": 3 * width}
+    return ModelShape(**sizes, init_std=0.04 if arch.startswith("gpt") else 0.02)
 
 
 def train_series(
@@ -232,6 +270,8 @@ class _Reader:
 def _identity(settings: ReferenceSettings) -> dict[str, Any]:
     """What two runs must share to be the same series, as JSON values."""
     values: dict[str, Any] = asdict(settings)
+    if not settings.name:
+        del values["name"]  # it says nothing that the architecture does not
     values["probes"] = load_fact_probes().fingerprint()
     return values
 
@@ -331,7 +371,8 @@ def _no_bars() -> Iterator[None]:
 def _series_toml(
     settings: ReferenceSettings, identity: dict[str, Any], text: ReferenceRows, steps: list[int]
 ) -> str:
-    lines = [f"format = {SERIES_FORMAT}", f'name = "factlife-reference-{settings.arch}"', ""]
+    name = settings.name or f"factlife-reference-{settings.arch}"
+    lines = [f"format = {SERIES_FORMAT}", f"name = {json.dumps(name)}", ""]
     for step in steps:
         tokens = step * settings.training.tokens_per_step
         row = {"name": f"step{step}", "path": f"step{step}", "stage": "main", "step": step}
