@@ -257,6 +257,28 @@ class Dynamics:
                 raise UsageError(f"dynamics: alpha {alpha:g} is outside 0 to 1")
         if any(w < 0 for w in self.replay_weights):
             raise UsageError("dynamics: replay_weights holds a weight below 0")
+        for name in ("people", "alphas", "patch_references", "replay_weights"):
+            if len(set(getattr(self, name))) < len(getattr(self, name)):
+                raise UsageError(
+                    f"dynamics: {name} holds a value twice: its run would be trained twice"
+                )
+        self._check_steps()
+
+    def _check_steps(self) -> None:
+        """Refuse steps that the run they belong to has not."""
+        steps = dict(zip(self.people, self.steps, strict=True))
+        for r in self.patch_references if self.patch_size else ():
+            if not 0 <= r <= steps[self.patch_size]:
+                raise UsageError(
+                    f"dynamics: patch_references: step {r} is outside 0 to "
+                    f"{steps[self.patch_size]}, the steps of the run of {self.patch_size} people"
+                )
+        size, warm = self.distribution_size, self.warm_up_steps
+        if size and self.warm_up_people and warm >= steps[size]:
+            raise UsageError(
+                f"dynamics: a warm-up of {warm} steps does not end within the {steps[size]} of its "
+                "run; shorten warm_up_steps"
+            )
 
 
 @dataclass(frozen=True)
