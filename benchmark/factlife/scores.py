@@ -375,9 +375,33 @@ METRICS: tuple[Metric, ...] = (
     ),
     Metric(
         "injection.corruption", "Corruption", "nats lost per nat gained", "lower",
-        "Log-probability that real facts lose, per nat that injected targets gain, at the end of "
-        "injection.",
+        "Log-probability that real facts lose beyond what they lose in the same training without "
+        "passages, per nat that injected targets gain, at the end of injection.",
         headline=True, per_revision=False,
+    ),
+    Metric(
+        "injection.corruption_uncorrected", "Corruption, continued training included",
+        "nats lost per nat gained", "lower",
+        "The same without subtracting what training on background alone takes.",
+        per_revision=False,
+    ),
+    Metric(
+        "injection.facts_lost_background", "Real facts: log-probability lost without injection",
+        "nats", "lower",
+        "The fall at the same step of the same training without passages.",
+        per_revision=False,
+    ),
+    Metric(
+        "injection.facts_lost_excess", "Real facts: log-probability lost to injection", "nats",
+        "lower",
+        "The fall with injection minus the fall without, fact by fact.",
+        per_revision=False,
+    ),
+    Metric(
+        "injection.background_loss_excess", "Change of background loss due to injection",
+        "nats per token", "lower",
+        "Change of the loss on held-out background with injection minus the change without.",
+        tokenizer_free=False, per_revision=False,
     ),
     Metric(
         "injection.facts_lost_nats", "Real facts: log-probability lost", "nats", "lower",

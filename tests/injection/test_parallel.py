@@ -123,7 +123,7 @@ def score_few(count: int, folder: Path) -> None:
     """Targets scored together, then a training step: nobody may be out of step."""
     model = loaded().model.requires_grad_(True)
     parallel.shard(model, torch.device("cpu"))
-    wanted = [Target(tuple(range(2, 6 + i % 5)), 2 + i % 2, 5 + i % 5) for i in range(count)]
+    wanted = [Target(tuple(range(2, 7 + i % 5)), 2 + i % 2, 5 + i % 5) for i in range(count)]
     one = SharedPass(wanted, range(count), 16, torch.device("cpu"))
     scores = one(model)
     plain = ProbePass(wanted, 16, "cpu")(loaded().model)

@@ -151,6 +151,16 @@ def make_material(
         others = [t for t in templates if t.role != "source"] or list(templates)
         texts = [Prompt(t.text, fact.subject, fact.answer) for t in others]
         replay.append(tuple(e.ids for e in encode(tokenizer, texts, profile.model.bos, max_length)))
+    population, encoder, taught = new_people(tokenizer, settings)
+    return Material(tuple(prompts[i] for i in right), tuple(replay), population, encoder, taught)
+
+
+def new_people(tokenizer: Any, settings: Dynamics) -> tuple[Population, Encoder, Panel]:
+    """Who is taught to a given checkpoint, and the panel of them that is read.
+
+    Raises:
+        UsageError: the tokenizer melts names or values with what is beside them.
+    """
     population = Population.make(
         1,
         0,
@@ -163,8 +173,31 @@ def make_material(
     encoder = Encoder(
         population, lambda text: tokenizer(text, add_special_tokens=False).input_ids, pad=int(fill)
     )
-    taught = make_panel(encoder, "taught", population.new, max(1, settings.eval_people * 3 // 8), 1)
-    return Material(tuple(prompts[i] for i in right), tuple(replay), population, encoder, taught)
+    size = max(1, settings.eval_people * 3 // 8)
+    return population, encoder, make_panel(encoder, "taught", population.new, size, 1)
+
+
+def corruption_tokens(tokenizer: Any, profile: Profile) -> tuple[int, int]:
+    """Tokens that fine-tuning a given checkpoint trains on, and those that it reads beside facts.
+
+    Padding is counted. Zeros for a tokenizer with which it cannot be done.
+    """
+    settings = profile.dynamics
+    try:
+        taught = new_people(tokenizer, settings)[2].ids
+    except UsageError:
+        return 0, 0
+    runs = len(given_runs(settings, 1, ""))
+    return (
+        runs * settings.fine_tune_steps * settings.batch_rows * taught.shape[1],
+        runs * readings(settings) * taught.numel(),
+    )
+
+
+def readings(settings: Dynamics) -> int:
+    """How often a fine-tuning reads facts and people: before, on the way, and restored."""
+    due = [s for s in evaluation_steps(settings.fine_tune_steps, EVALUATIONS) if s > 0]
+    return 1 + len(due) + len(RESTORABLE)
 
 
 @torch.inference_mode()

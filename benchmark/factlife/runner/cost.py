@@ -16,6 +16,7 @@ TRACING = 1.3
 # Share of the speed of a large matrix product that scoring reaches: measured on a CPU, assumed on
 # a GPU, which short prompts fill less well.
 CPU_EFFICIENCY, GPU_EFFICIENCY = 0.45, 0.25
+TUNING_EFFICIENCY = 0.25  # the same of training in fp32, on short rows
 # Seconds a checkpoint in tables and files, whatever the model: measured.
 FIXED_SECONDS = 1.0
 LIBRARY_BYTES = 128 * 2**20
@@ -32,11 +33,25 @@ class Work:
         scored: for recall, at each checkpoint.
         traced: for circuits, at each checkpoint.
         ablated: for the ablation of roles, at each checkpoint where that is done.
+        attended: for the attention to subjects (dynamics), at each checkpoint.
     """
 
     scored: int
     traced: int = 0
     ablated: int = 0
+    attended: int = 0
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """Tokens of the fine-tuning of one checkpoint (dynamics), over all of its runs.
+
+    Attributes:
+        trained: in training; `read`: in between.
+    """
+
+    trained: int = 0
+    read: int = 0
 
 
 @dataclass(frozen=True)
@@ -90,7 +105,7 @@ class Cost:
 def flops(c: Checkpoint, work: Work) -> float:
     """FLOPs of one checkpoint."""
     tokens = work.scored + TRACING * work.traced + (work.ablated if c.ablated else 0)
-    return 2 * c.parameters * tokens
+    return 2 * c.parameters * (tokens + work.attended)
 
 
 def seconds(c: Checkpoint, work: Work, machine: Machine) -> float:
@@ -125,15 +140,19 @@ def disk(checkpoint_bytes: int, checkpoints: int) -> int:
     return checkpoint_bytes * min(AT_ONCE, checkpoints)
 
 
-def training_flops(parameters: int, steps: int, tokens: int, *, recompute: bool = False) -> float:
-    """FLOPs of training steps on `tokens` each: forward 2, backward 4, per parameter and token.
+def tuning_flops(parameters: int, tuning: Tuning) -> float:
+    """FLOPs of a fine-tuning: forward 2 and backward 4, per parameter and token."""
+    return parameters * (6 * tuning.trained + 2 * tuning.read)
 
-    Args:
-        recompute: activation checkpointing runs the forward once more.
+
+def tuning_seconds(parameters: int, tuning: Tuning, machine: Machine) -> float:
+    """Seconds of a fine-tuning, in fp32."""
+    return tuning_flops(parameters, tuning) / (TUNING_EFFICIENCY * machine.flops)
+
+
+def tuning_memory(parameters: int) -> int:
+    """Bytes of weights, gradients and Adam's two moments in fp32; copies lie on the CPU.
+
+    Batches are short, so that their activations hardly count. It is not sharded.
     """
-    return (8 if recompute else 6) * parameters * steps * tokens
-
-
-def training_memory(parameters: int, shards: int = 1) -> int:
-    """Bytes on each of `shards` devices for weights, gradients and Adam's two moments in fp32."""
-    return 4 * ITEM * parameters // shards
+    return LIBRARY_BYTES + 4 * ITEM * parameters

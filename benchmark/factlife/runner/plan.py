@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,22 +18,27 @@ from factlife.circuits import measure as circuits
 from factlife.circuits.ablate import max_trials
 from factlife.config import Profile
 from factlife.corpora.fact_probes import FactProbes, load_fact_probes
+from factlife.dynamics.series import corruption_tokens, given_runs, readings, source_prompts
 from factlife.errors import UsageError
 from factlife.injection.corpus import load_corpus
 from factlife.injection.cost import Cost as InjectionCost
 from factlife.injection.cost import Shape
 from factlife.injection.cost import cost as injection_cost
 from factlife.injection.measure import plain_encoder, precision
+from factlife.injection.probe import shared_rows
 from factlife.recall.measure import prepare
 from factlife.runner.cost import (
     CPU_EFFICIENCY,
     GPU_EFFICIENCY,
     Checkpoint,
-    Cost,
     Machine,
+    Tuning,
     Work,
     memory,
     run_cost,
+    tuning_flops,
+    tuning_memory,
+    tuning_seconds,
 )
 from factlife.runner.injection import plans_of
 from factlife.runner.progress import Silent
@@ -71,6 +76,22 @@ class PlannedRevision:
 
 
 @dataclass(frozen=True)
+class Share:
+    """What one part of a run takes, of what is not finished.
+
+    Attributes:
+        part: a track, or `weights` for reading them and for tables.
+        seconds: of one process on one device.
+        memory: bytes on one device, about; 0 where the sizes of the model are unknown.
+    """
+
+    part: str
+    flops: float
+    seconds: float
+    memory: float
+
+
+@dataclass(frozen=True)
 class Plan:
     """A plan.
 
@@ -87,6 +108,7 @@ class Plan:
         injection: of the injection track, in `seconds` too; None where it does not run.
         flops: for what is not finished.
         memory: bytes that measuring one checkpoint holds at most, about.
+        budget: `seconds` and FLOPs part by part.
     """
 
     series: str
@@ -106,6 +128,7 @@ class Plan:
     injection: InjectionCost | None = None
     flops: float = 0.0
     memory: int = 0
+    budget: tuple[Share, ...] = ()
 
 
 def plan(series: Series, profile: Profile, out: Path, options: Options) -> Plan:
@@ -126,12 +149,15 @@ def plan(series: Series, profile: Profile, out: Path, options: Options) -> Plan:
     prompts, tokens = _prompts(tokenizer, probes, profile)
     traced, ablated = _circuit_tokens(tokenizer, probes, profile)
     todo = [r.download for r in revisions if r.download]
-    cost = _cost(revisions, Work(tokens, traced, ablated), profile, device)
+    held = _memory(chosen, revisions, profile, options)
+    budget = _budget(revisions, Work(tokens, traced, ablated), tokenizer, probes, profile, device)
+    budget = [replace(s, memory=s.memory or held) for s in budget]
     injection = None
     if "injection" in profile.tracks:
         planned = {r.revision for r in revisions if not r.reason}
         starts = [r for r in chosen if r.name in planned]
         injection = _injection(profile, starts, revisions, tokenizer, probes, device)
+        budget.append(Share("injection", injection.flops, injection.seconds, injection.memory))
     return Plan(
         series=series.name,
         profile=profile.name,
@@ -143,13 +169,14 @@ def plan(series: Series, profile: Profile, out: Path, options: Options) -> Plan:
         prompts=prompts,
         prompt_tokens=tokens + traced,
         ablation_tokens=ablated,
-        seconds=cost.seconds + (injection.seconds if injection else 0),
+        seconds=sum(s.seconds for s in budget),
         download=sum(todo),
         disk=disk_needed(todo),
         warnings=series.warnings,
-        flops=cost.flops,
-        memory=_memory(chosen, revisions, profile, options),
+        flops=sum(s.flops for s in budget),
+        memory=held,
         injection=injection,
+        budget=tuple(budget),
     )
 
 
@@ -166,7 +193,7 @@ def _injection(
     plans = plans_of(profile, corpus, starts)
     encode = plain_encoder(tokenizer)
     used = corpus.probes_of([a.passage.passage_id for a in plans[0].assignments])
-    probe_tokens = sum(len(encode(f"{p.prefix} {p.target}")) for p in used)
+    rows, _ = shared_rows([tuple(encode(f"{p.prefix} {p.target}"))[:-1] for p in used])
     facts = [
         encode(f"{prompt} {fact.answer}")
         for fact, template, prompt in probes.prompts()
@@ -176,7 +203,8 @@ def _injection(
     shape = Shape.of_config(config, max(r.parameters for r in revisions))
     half = precision(profile.injection, device.type) == "bfloat16"
     return injection_cost(
-        plans, shape, probe_tokens, sum(map(len, facts)), _training_speed(device, half=half),
+        plans, shape, sum(map(len, rows)), sum(map(len, facts)),
+        _training_speed(device, half=half),
         half=half,
     )  # fmt: skip
 
@@ -266,16 +294,52 @@ def _circuit_tokens(tokenizer: Any, probes: FactProbes, profile: Profile) -> tup
     return tokens, tokens * max_trials(profile)
 
 
-def _cost(
-    revisions: tuple[PlannedRevision, ...], work: Work, profile: Profile, device: torch.device
-) -> Cost:
-    """Cost of what is not finished, downloads apart."""
+def _budget(
+    revisions: tuple[PlannedRevision, ...],
+    work: Work,
+    tokenizer: Any,
+    probes: FactProbes,
+    profile: Profile,
+    device: torch.device,
+) -> list[Share]:
+    """Every part but injection, of what is not finished, downloads apart."""
     open_ = [r for r in revisions if not r.finished and not r.reason]
     ablated = {"all": open_, "last": open_[-1:], "none": []}[profile.circuits.ablations]
+    todo = [Checkpoint(r.parameters, r.bytes, r in ablated) for r in open_]
     efficiency = CPU_EFFICIENCY if device.type == "cpu" else GPU_EFFICIENCY
     machine = Machine(_matmul_speed(device), efficiency=efficiency)
-    todo = [Checkpoint(r.parameters, r.bytes, r in ablated) for r in open_]
-    return run_cost(todo, work, machine)
+    nothing = run_cost(todo, Work(0), machine)
+    shares = [Share("weights", 0.0, nothing.seconds, 0.0)]
+    parts = {
+        "recall": Work(work.scored),
+        "circuits": Work(0, work.traced, work.ablated),
+        "dynamics": Work(0, attended=_source_tokens(tokenizer, probes, profile)),
+    }
+    for track in (t for t in parts if t in profile.tracks):
+        cost, memory_ = run_cost(todo, parts[track], machine), 0.0
+        flops, seconds = cost.flops, cost.seconds - nothing.seconds
+        if track == "dynamics" and open_:
+            largest = max(r.parameters for r in open_[-1:])
+            tuning = _tuning(tokenizer, probes, profile)
+            flops += tuning_flops(largest, tuning)
+            seconds += tuning_seconds(largest, tuning, machine)
+            memory_ = tuning_memory(largest)
+        shares.append(Share(track, flops, seconds, memory_))
+    return shares
+
+
+def _source_tokens(tokenizer: Any, probes: FactProbes, profile: Profile) -> int:
+    """Tokens of all facts in their source template; 0 without the dynamics track."""
+    if "dynamics" not in profile.tracks:
+        return 0
+    return sum(len(p.ids) for p in source_prompts(tokenizer, probes, profile, None))
+
+
+def _tuning(tokenizer: Any, probes: FactProbes, profile: Profile) -> Tuning:
+    """Tokens of the fine-tunings of the last checkpoint; facts are read as often as people."""
+    trained, read = corruption_tokens(tokenizer, profile)
+    times = len(given_runs(profile.dynamics, 1, "")) * readings(profile.dynamics)
+    return Tuning(trained, read + times * _source_tokens(tokenizer, probes, profile))
 
 
 def _memory(

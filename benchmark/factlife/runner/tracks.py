@@ -143,15 +143,20 @@ def refuse_untraceable(config: Mapping[str, Any], folder: Path, profile: Profile
 
 
 def reinitialise(model: Any, seed: int = 0) -> None:
-    """Draw a model's weights anew, in place, as Hugging Face initialises this architecture."""
-    devices = [p.device for p in model.parameters() if p.device.type != "cpu"][:1]
-    with torch.random.fork_rng(devices), torch.no_grad():
+    """Draw a model's weights anew, in place, as Hugging Face initialises this architecture.
+
+    They are drawn on the CPU, whatever the model's device: a GPU's generator gives other numbers.
+    """
+    device = next(model.parameters()).device
+    model.to("cpu")
+    with torch.random.fork_rng([]), torch.no_grad():
         torch.manual_seed(seed)
         for tensor in (*model.parameters(), *model.buffers()):
             tensor._is_hf_initialized = False
         for module in model.modules():
             module._is_hf_initialized = False
         model.initialize_weights()
+    model.to(device)
 
 
 def _tokenizer_key(tokenizer: Any, max_length: int | None) -> str:
