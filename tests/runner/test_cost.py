@@ -32,16 +32,17 @@ from factlife.runner.cost import (
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = DOCS / "scaling.md"
-# Tokens of `standard` with 1.3 tokens a word, as large vocabularies have: see the page.
+# Tokens of `standard`: with 1.3 tokens a word, as large vocabularies have: see the page.
 STANDARD = Work(scored=29_000, traced=3_100, ablated=540_000, attended=2_200)
-TUNING = Tuning(trained=150_000, read=49_000)
+TUNING = Tuning(trained=450_000, read=147_000)
 PROBE_TOKENS, FACT_TOKENS = 68_000, 2_200
 # One H100's fp32 (no TF32) and bfloat16, and 100 MB a second from the Hub.
 FP32, BF16, TRAINING = 67e12, 989e12, 0.4
 GPU, HUB = Machine(FP32), Machine(FP32, download=100e6)
 MODELS = {
     "160M": Shape(162_322_944, 12, 768, 50_304, "gpt_neox", tied=False),  # Pythia
-    "1B": Shape(1_484_916_736, 16, 2048, 100_352, "olmo2", tied=False),
+    "1B": Shape(1_011_781_632, 16, 2048, 50_304, "gpt_neox", tied=False),  # Pythia
+    "1.5B": Shape(1_484_916_736, 16, 2048, 100_352, "olmo2", tied=False),  # OLMo 2, called 1B
     "7B": Shape(7_298_617_344, 32, 4096, 100_352, "olmo2", tied=False),
     "32B": Shape(32_234_279_936, 64, 5120, 100_352, "olmo2", tied=False),
 }
@@ -161,7 +162,7 @@ def test_the_pages_state_the_sizes_of_the_profile() -> None:
     line = f"{trained:,} million tokens trained on and {read:,} million read"
     words = (DOCS / "injection.md").read_text("utf-8")
     assert line in " ".join(words.split())
-    assert f"{runs} runs" in words and f"{max(updates)} updates" in words
+    assert f"{runs} runs of {max(updates)} updates" in words and len(updates) == 1
     assert c.seconds < 3 * 3600, "a 1B model stays under three GPU-hours"
 
 
