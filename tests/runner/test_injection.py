@@ -377,7 +377,7 @@ def test_a_billion_parameters_in_three_gpu_hours() -> None:
 
     profile = load_profile("standard")
     plans = plans_of(profile, load_corpus(profile.injection.corpus), revisions([1, 118, 333, 1000]))
-    assert len(plans) == 9
+    assert len(plans) == 10  # three stages by three seeds, and one without passages
     made = cost(
         plans, Shape(1_177_000_000, 16, 2048, 50304), 70_000, 2_500, 0.4 * 989e12, half=True
     )

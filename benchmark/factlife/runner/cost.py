@@ -17,8 +17,8 @@ TRACING = 1.3
 # a GPU, which short prompts fill less well.
 CPU_EFFICIENCY, GPU_EFFICIENCY = 0.45, 0.25
 # The same of fine-tuning in fp32 on short rows, and of training and reading in injection runs.
-CPU_TUNING, GPU_TUNING = 0.4, 0.25
-CPU_TRAINING, GPU_TRAINING = 0.5, 0.4
+CPU_TUNING, GPU_TUNING = 0.55, 0.25
+CPU_TRAINING, GPU_TRAINING = 0.6, 0.4
 # Seconds a checkpoint in tables and files, whatever the model: measured.
 FIXED_SECONDS = 1.0
 LIBRARY_BYTES = 128 * 2**20
