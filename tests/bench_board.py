@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import tempfile
 import time
@@ -15,6 +16,12 @@ SUBMISSIONS = 1000
 MOST_SECONDS, MOST_BYTES = 30.0, 2_000_000
 
 
+def _cpu_seconds() -> float:
+    """Of this process and of those that it started and saw end."""
+    used = os.times()
+    return used.user + used.system + used.children_user + used.children_system
+
+
 def main(n: int = SUBMISSIONS, metrics: int = len(KNOWN)) -> int:
     """Build, print sizes and seconds, return 1 if a target is missed."""
     with tempfile.TemporaryDirectory() as folder:
@@ -24,13 +31,13 @@ def main(n: int = SUBMISSIONS, metrics: int = len(KNOWN)) -> int:
             submission(root / f"{i:04d}", f"org-{i % 37}/model-{i}", i, profile=profile,
                        metrics=KNOWN[:metrics])  # fmt: skip
         given = sum(f.stat().st_size for f in root.rglob("*.*"))
-        wall, cpu = time.perf_counter(), time.process_time()
+        wall, cpu = time.perf_counter(), _cpu_seconds()
         page = build_board([root], out)
-        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+        wall, cpu = time.perf_counter() - wall, _cpu_seconds() - cpu
         series = sum(f.stat().st_size for f in (out / "series").iterdir())
         first = page.stat().st_size
         print(f"{n} submissions of {metrics} metrics, {given / 1e6:.0f} MB")
-        print(f"build: {wall:.1f} s ({cpu:.1f} s of one core); target {MOST_SECONDS:.0f} s")
+        print(f"build: {wall:.1f} s ({cpu:.1f} CPU seconds); target {MOST_SECONDS:.0f} s")
         print(f"first view: {first / 1e6:.2f} MB; target {MOST_BYTES / 1e6:.0f} MB")
         for name in ("rows.js", "vega.js", "leaderboard.json", "leaderboard.parquet"):
             print(f"{name}: {(out / name).stat().st_size / 1e6:.2f} MB")

@@ -286,7 +286,7 @@ def test_the_text_of_a_result_has_one_line_a_metric_and_says_the_same() -> None:
 
 
 def test_nan_is_never_written() -> None:
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="not JSON compliant"):
         result_text({"metrics": {"x": float("nan")}})
 
 

@@ -3,10 +3,12 @@
 A results folder of a thousand submissions is validated whenever a board is built. Nearly all of it
 is valid, and walking a valid value needs none of the bookkeeping that a good error message needs.
 So a value is looked at here first, and only what does not plainly conform goes to the validator.
+Numbers that JSON has no sign for, or that need more than 64 bits, never conform.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -29,22 +31,56 @@ def quick_check(schema: Mapping[str, Any]) -> Check:
     if None in parts:
         return lambda _: False
     checks = [p for p in parts if p is not None]
-    return lambda value: all(check(value) for check in checks)
+    if schema.keys() & {"type", "const", "enum"} and not _open(schema):
+        return _all(checks)
+    return _all([*checks, usable])
+
+
+def _open(schema: Mapping[str, Any]) -> bool:
+    """Whether the schema leaves anything below a value without a schema of its own."""
+    types = schema.get("type", ())
+    names = {types} if isinstance(types, str) else set(types)
+    free_object = "object" in names and "additionalProperties" not in schema
+    return free_object or ("array" in names and "items" not in schema)
+
+
+def _all(checks: list[Check]) -> Check:
+    if len(checks) == 1:
+        return checks[0]
+
+    def check(value: Any) -> bool:
+        for one in checks:  # noqa: SIM110 (a generator would take twice as long)
+            if not one(value):
+                return False
+        return True
+
+    return check
+
+
+def usable(value: Any) -> bool:
+    """Whether all numbers in a parsed JSON value are finite and fit into 64 bits."""
+    if isinstance(value, dict):
+        return all(map(usable, value.values()))
+    if isinstance(value, list):
+        return all(map(usable, value))
+    return _usable_number(value) if isinstance(value, int | float) else True
+
+
+def _usable_number(value: Any) -> bool:
+    return math.isfinite(value) if type(value) is float else -(2**63) <= value < 2**63
 
 
 def _part(keyword: str, rule: Any, schema: Mapping[str, Any]) -> Check | None:
     match keyword:
         case "type":
-            allowed = frozenset(
-                t for name in ([rule] if isinstance(rule, str) else rule) for t in _TYPES[name]
-            )
-            return lambda v: type(v) in allowed
+            return _typed([rule] if isinstance(rule, str) else rule)
         case "const":
             return lambda v: type(v) is type(rule) and v == rule
         case "enum":
             return lambda v: isinstance(v, str) and v in rule
         case "required":
-            return lambda v: v is None or all(name in v for name in rule)
+            needed = frozenset(rule)
+            return lambda v: v is None or needed <= v.keys()
         case "properties":
             return _properties(rule)
         case "additionalProperties":
@@ -56,9 +92,26 @@ def _part(keyword: str, rule: Any, schema: Mapping[str, Any]) -> Check | None:
             return _limit(keyword, rule)
 
 
+def _typed(names: list[str]) -> Check:
+    allowed = frozenset(t for name in names for t in _TYPES[name])
+    if allowed & {int, float}:
+        return lambda v: type(v) in allowed and (type(v) not in (int, float) or _usable_number(v))
+    return lambda v: type(v) in allowed
+
+
 def _properties(rules: Mapping[str, Any]) -> Check:
     checks = {name: quick_check(rule) for name, rule in rules.items()}
-    return lambda v: v is None or all(checks[k](x) for k, x in v.items() if k in checks)
+
+    def check(value: Any) -> bool:
+        if value is None:
+            return True
+        for k, x in value.items():
+            one = checks.get(k)
+            if one is not None and not one(x):
+                return False
+        return True
+
+    return check
 
 
 def _others(rule: Any, named: frozenset[str]) -> Check | None:
@@ -68,6 +121,8 @@ def _others(rule: Any, named: frozenset[str]) -> Check | None:
     if not isinstance(rule, Mapping):
         return None
     check = quick_check(rule)
+    if not named:
+        return lambda v: v is None or all(map(check, v.values()))
     return lambda v: v is None or all(check(x) for k, x in v.items() if k not in named)
 
 

@@ -250,7 +250,7 @@ def problems(value: Any, file: str) -> list[Problem]:
     if found := _newer(value, file):
         return [found]
     if _conforms()(value):
-        return [*_unusable_numbers(value, file)] or list(_inconsistencies(value, file))
+        return list(_inconsistencies(value, file))
     validator = jsonschema.Draft202012Validator(result_schema())
     broken = [
         Problem(file, _pointer(e.absolute_path), e.message, _mend(e))

@@ -8,6 +8,7 @@ published.py    figures of the papers, kept apart
 board.py        the page, in the shell that reports use too
 series_page.py  what is read on demand about one series
 site.py         the files of the board, and the table to download
+many.py         hundreds of results, in several processes
 serve.py        the board on this machine, for this machine only
 """
 
@@ -17,8 +18,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from factlife.hub.collect import collect
+from factlife.hub.many import build
 from factlife.hub.serve import serve
-from factlife.hub.site import write_site
 
 __all__ = ["build_board", "collect", "serve"]
 
@@ -35,4 +36,4 @@ def build_board(results: Sequence[Path], out: Path) -> Path:
         SubmissionError: a result is not to the format; says file, place, what and how to mend.
         PartialError: the disk refuses the file.
     """
-    return write_site(collect(results), out)
+    return build(results, out)

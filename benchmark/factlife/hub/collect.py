@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from factlife.store import MANIFEST, sha256_json
 
 FILE = "result.json"
 RANKED_PROFILE = "standard"
+ROW_SCOPES = ("overall", "LOC", "NAME", "stated", "unstated")
 SECTIONS = (RANKED_PROFILE, "reference", "demo", "other")
 
 
@@ -107,6 +108,14 @@ class Entry:
         found: Mapping[str, Any] | None = self.result["metrics"].get(metric_key(name, scope))
         return found if found and found["unit"] == BY_NAME[name].unit else None
 
+    def row_only(self) -> Entry:
+        """This entry with the metrics that its row shows, and no others."""
+        keys = [metric_key(name, scope) for name in BY_NAME for scope in ROW_SCOPES]
+        metrics = {k: m for k in keys if (m := self.result["metrics"].get(k)) is not None}
+        made = replace(self, result={**self.result, "metrics": metrics})
+        made.__dict__["digest"] = self.digest  # of the whole result
+        return made
+
     @cached_property
     def flags(self) -> list[str]:
         """What a reader should know before comparing this row."""
@@ -133,11 +142,25 @@ def collect(paths: Sequence[Path]) -> list[Entry]:
         UsageError: a path is not there, or nothing was found.
         SubmissionError: a result is not to the format.
     """
+    return in_order([read_entry(f) for f in result_files(paths)])
+
+
+def result_files(paths: Sequence[Path]) -> list[Path]:
+    """Every result file under the paths, each once. Raises UsageError where there is none."""
     files = dict.fromkeys(f.resolve() for path in paths for f in _files(path))
     if not files:
         where = ", ".join(map(str, paths)) or "no path given"
         raise UsageError(f"no {FILE} under {where}; give a run folder that `factlife score` wrote")
-    found = [Entry(load_result(f), _recorded(f.parent), f.parent) for f in files]
+    return list(files)
+
+
+def read_entry(file: Path) -> Entry:
+    """Load and validate one result. Raises SubmissionError where it is not to the format."""
+    return Entry(load_result(file), _recorded(file.parent), file.parent)
+
+
+def in_order(found: Sequence[Entry]) -> list[Entry]:
+    """Entries by name, each result once."""
     unique = {e.digest: e for e in found}  # a copy of a result is no second one
     return sorted(unique.values(), key=lambda e: (e.series.casefold(), e.digest))
 

@@ -8,9 +8,9 @@ board never depends on them: a table that cannot be trusted is left out, and the
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,6 @@ from factlife import schema
 from factlife.errors import FactlifeError
 from factlife.hub.collect import Entry
 from factlife.scores import BY_NAME, METRICS
-from factlife.store import sha256_file
 
 LARGEST = 32 * 1024 * 1024  # bytes of one table beside a result
 _ESTIMATE = ("value", "ci_low", "ci_high", "n")
@@ -82,14 +81,16 @@ def _read(entry: Entry, name: str) -> pa.Table | None:
         return None
     if path.stat().st_size > LARGEST:
         raise ValueError(f"it has more than {LARGEST // 2**20} MB")
-    _hold(path, part, entry.result["tables"].get(name))
+    data = path.read_bytes()
+    _hold(data, part, entry.result["tables"].get(name))
     spec = schema.TABLES[name]
-    return spec.check(pq.read_table(path, partitioning=None).cast(spec.arrow))
+    found = pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False)
+    return spec.check(found.cast(spec.arrow))
 
 
-def _hold(path: Path, part: str, digest: Mapping[str, Any] | None) -> None:
+def _hold(data: bytes, part: str, digest: Mapping[str, Any] | None) -> None:
     """The table is the one that result.json speaks of (`RunStore.digest` of a single part)."""
-    line = f"{sha256_file(path)}  {part}\n"
+    line = f"{hashlib.sha256(data).hexdigest()}  {part}\n"
     if digest is None or hashlib.sha256(line.encode()).hexdigest() != digest["sha256"]:
         raise ValueError("it is not the table whose sha256 result.json names")
 
@@ -143,29 +144,51 @@ def pack(scores: pa.Table, revisions: list[str]) -> dict[str, Any]:
     everywhere.
     """
     place = {r: i for i, r in enumerate(revisions)}
-    keys = zip(scores["metric"].to_pylist(), scores["scope"].to_pylist(), strict=True)
+    scores, starts = _runs(scores)
     at = [place.get(r, 0) for r in scores["revision"].to_pylist()]
     columns = [_short(scores[c].to_numpy()) for c in _ESTIMATE[:3]]
     columns.append(scores["n"].to_pylist())
-    rows: dict[tuple[str, str], list[int]] = {}
-    for i, key in enumerate(keys):
-        rows.setdefault(key, []).append(i)
-    made: dict[str, Any] = {}
-    for (metric, scope), mine in sorted(rows.items(), key=lambda r: _ORDER[r[0][0]]):
-        size = len(revisions) if BY_NAME[metric].per_revision else 1
-        *estimates, n = [_spread(c, mine, at if size > 1 else None, size) for c in columns]
+    metrics, scopes = (scores[c].take(starts).to_pylist() for c in ("metric", "scope"))
+    spans = itertools.pairwise([*starts, scores.num_rows])
+    found: list[tuple[str, str, list[Any]]] = []
+    for metric, scope, span in zip(metrics, scopes, spans, strict=True):
+        if BY_NAME[metric].per_revision:
+            *estimates, n = _spread(columns, slice(*span), at, len(revisions))
+        else:
+            *estimates, n = ([column[span[1] - 1]] for column in columns)
         alike = set(n) - {None}
-        made.setdefault(metric, {})[scope] = [*estimates, alike.pop() if len(alike) == 1 else n]
+        found.append((metric, scope, [*estimates, alike.pop() if len(alike) == 1 else n]))
+    made: dict[str, Any] = {}
+    for metric, scope, packed in sorted(found, key=lambda f: _ORDER[f[0]]):
+        made.setdefault(metric, {})[scope] = packed
     return made
 
 
-def _spread(column: list[Any], rows: list[int], at: list[int] | None, size: int) -> list[Any]:
-    """Values at their places, null between."""
-    if at is None:
-        return [column[rows[-1]]]
-    spread: list[Any] = [None] * size
-    for i in rows:
-        spread[at[i]] = column[i]
+def _runs(scores: pa.Table) -> tuple[pa.Table, list[int]]:
+    """Rows with those of one metric and scope together, and where each of these runs begins.
+
+    Rows and runs keep the order in which they first stand in the table.
+    """
+    if not scores.num_rows:
+        return scores, []
+    keys = pc.binary_join_element_wise(scores["metric"], scores["scope"], "\n")
+    coded = pc.dictionary_encode(keys.combine_chunks())
+    codes = coded.indices.to_numpy(zero_copy_only=False)
+    if (np.diff(codes) < 0).any():
+        order = np.argsort(codes, kind="stable")
+        scores, codes = scores.take(order), codes[order]
+    return scores, [0, *(np.flatnonzero(np.diff(codes)) + 1).tolist()]
+
+
+def _spread(columns: list[list[Any]], rows: slice, at: list[int], size: int) -> list[list[Any]]:
+    """Values of each column at their places, null between."""
+    places = at[rows]
+    if places == list(range(size)):  # nothing is missing: the common case
+        return [column[rows] for column in columns]
+    spread: list[list[Any]] = [[None] * size for _ in columns]
+    for one, column in zip(spread, columns, strict=True):
+        for i, value in zip(places, column[rows], strict=True):
+            one[i] = value
     return spread
 
 

@@ -32,8 +32,12 @@ PAGE = "index.html"
 _SLUG = re.compile(r"[a-z0-9-]+-[0-9a-f]{10}\.js")
 
 
-def write_site(entries: Sequence[Entry], out: Path) -> Path:
+def write_site(entries: Sequence[Entry], out: Path, drawn: Path | None = None) -> Path:
     """Write the board of these entries into a folder and return the path of its page.
+
+    Args:
+        drawn: folder with what `put_series` wrote of each, to be moved from there; None: to be
+            written here.
 
     Files of series that the board no longer has are removed; nothing else in the folder is.
 
@@ -42,7 +46,10 @@ def write_site(entries: Sequence[Entry], out: Path) -> Path:
     """
     html, more = page(entries)
     for e in entries:
-        _put(out / "series" / f"{e.slug}.js", received(e.slug, series_data(e)))
+        if drawn is None:
+            put_series(e, out / "series")
+        else:
+            _move(drawn / f"{e.slug}.js", out / "series")
     _sweep(out / "series", {f"{e.slug}.js" for e in entries})
     write_text(out / "rows.js", received("rows", more))
     write_text(out / "vega.js", vega_bundle() + '\nfactlife.receive("vega", null);\n')
@@ -54,6 +61,16 @@ def write_site(entries: Sequence[Entry], out: Path) -> Path:
 def received(name: str, value: Any) -> str:
     """A script that hands a value to the page; no content can be anything but a JSON value."""
     return f"factlife.receive({json_text(name)}, {json_text(value)});\n"
+
+
+def put_series(entry: Entry, folder: Path) -> None:
+    """Write what is read on demand about one series."""
+    _put(folder / f"{entry.slug}.js", received(entry.slug, series_data(entry)))
+
+
+def _move(path: Path, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    path.replace(folder / path.name)
 
 
 def _put(path: Path, text: str) -> None:

@@ -186,14 +186,7 @@ def _run(
 ) -> Outcome:
     """What `run` does in the first process, which alone writes."""
     probes = load_fact_probes()
-    _refuse_unknown(options.exclude, series)
-    _check_subsets(series, probes)
-    for revision in series.revisions:
-        if revision.name not in options.exclude and not revision.remote:
-            config = check_config(revision.path, trust_remote_code=options.trust_remote_code)
-            refuse_untraceable(config, revision.path, profile)
-    if "injection" in profile.tracks and not RunStore(out).parts("injection_runs"):
-        refuse_unreadable(profile.injection.background)
+    refuse_early(series, profile, out, options)
     chosen = select(series.revisions, profile.selection)
     manifest = _manifest(series, profile, probes, device, options)
     opened = RunStore.sharer if options.shard else RunStore.writer
@@ -225,6 +218,22 @@ def _run(
             store.forget_shards()
     found = tuple(warnings) + tuple(sweep.found)
     return Outcome(out, *done, found, sweep.seconds, injected)
+
+
+def refuse_early(series: Series, profile: Profile, out: Path, options: Options) -> None:
+    """Refuse what would fail after long work, or on every node of a cluster.
+
+    Raises:
+        UsageError: a series, a profile or a background that cannot be used.
+    """
+    _refuse_unknown(options.exclude, series)
+    _check_subsets(series, load_fact_probes())
+    for revision in series.revisions:
+        if revision.name not in options.exclude and not revision.remote:
+            config = check_config(revision.path, trust_remote_code=options.trust_remote_code)
+            refuse_untraceable(config, revision.path, profile)
+    if INJECTION in profile.tracks and not RunStore(out).parts("injection_runs"):
+        refuse_unreadable(profile.injection.background)
 
 
 def _prepare_injection(
