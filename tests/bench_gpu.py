@@ -43,6 +43,7 @@ from factlife.scoring.targets import Padded, Target, pad
 from factlife.series.local import open_series
 from factlife.tracing import adapter_for, contributions
 from factlife.training import Trainer
+from factlife.training.batches import Ahead
 
 PROBES, UNPADDED = 1800, 256
 GB = 1e9
@@ -210,7 +211,8 @@ def engine(b: Bench, size: Size, model: Any, texts: list[str]) -> Trainer:
     s = b.injection
     config = training_config(s, 10**6, s.context, b.device.type)
     text = packed(b, size, texts)
-    return Trainer(model, InjectionSource(text, s.batch_rows, Heads({}, ())), config, b.device)
+    source = Ahead(InjectionSource(text, s.batch_rows, Heads({}, ())))
+    return Trainer(model, source, config, b.device)
 
 
 def bare(b: Bench, model: Any) -> Callable[[], None]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from tests import study_page
 from typer.main import get_command
 from typer.testing import CliRunner
 
@@ -106,6 +107,7 @@ def _metric_row(m: Metric) -> str:
 
 
 PAGES: Mapping[str, Callable[[], str]] = {
+    **({"docs/dynamics-study.md": study_page.page} if study_page.packed() else {}),
     "docs/tables.md": tables_page,
     "docs/metrics.md": metrics_page,
     "docs/cli.md": cli_page,

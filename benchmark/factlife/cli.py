@@ -246,6 +246,13 @@ BackgroundOption = Annotated[
 CorpusOption = Annotated[
     str | None, typer.Option(help="Corpus to inject: a folder, or a file of the published schema.")
 ]
+KnownOption = Annotated[
+    str | None,
+    typer.Option(
+        help="What becomes of passages of another corpus that a start knows already: refuse the "
+        "corpus, exclude them, or keep them."
+    ),
+]
 StartOption = Annotated[
     list[str] | None,
     typer.Option(help="Start of injection: early, mid, late, first or a revision; repeatable."),
@@ -253,9 +260,17 @@ StartOption = Annotated[
 
 
 def _injecting(
-    profile: Profile, background: str | None, corpus: str | None, start: list[str] | None
+    profile: Profile,
+    background: str | None,
+    corpus: str | None,
+    known: str | None,
+    start: list[str] | None,
 ) -> Profile:
-    given: dict[str, Any] = {"background": background, "corpus": corpus}
+    if known is not None:
+        from factlife.config import check_choice
+
+        check_choice(known, ("refuse", "exclude", "keep"), "--known")
+    given: dict[str, Any] = {"background": background, "corpus": corpus, "known": known}
     given["starts"] = tuple(start) if start else None
     changes = {k: v for k, v in given.items() if v is not None}
     return replace(profile, injection=replace(profile.injection, **changes))
@@ -343,6 +358,7 @@ def run_command(
     offline: OfflineOption = False,
     background: BackgroundOption = None,
     corpus: CorpusOption = None,
+    known: KnownOption = None,
     start: StartOption = None,
     shard: ShardOption = None,
     executor: ExecutorOption = "here",
@@ -362,7 +378,7 @@ def run_command(
     from factlife.runner.shards import Shard, own_downloads
 
     resolved = _profile(profile, tracks, device, batch_tokens)
-    resolved = _injecting(resolved, background, corpus, start)
+    resolved = _injecting(resolved, background, corpus, known, start)
     check_choice(executor, slurm.EXECUTORS, "--executor")
     if shard is not None and executor != "here":
         raise UsageError(f"--shard is what --executor {executor} sets itself: give one of them")
@@ -416,6 +432,7 @@ def plan_command(
     offline: OfflineOption = False,
     background: BackgroundOption = None,
     corpus: CorpusOption = None,
+    known: KnownOption = None,
     start: StartOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -423,7 +440,7 @@ def plan_command(
     planner = models("factlife.runner.plan")
     from factlife.runner.run import Options, default_out
 
-    resolved = _injecting(_profile(profile, tracks, device, None), background, corpus, start)
+    resolved = _injecting(_profile(profile, tracks, device, None), background, corpus, known, start)
     opened = find_series(series, offline)
     settings = Options(trust_remote_code, allow_pickle_weights, tuple(exclude or ()))
     made = planner.plan(opened, resolved, out or default_out(opened, resolved), settings)
@@ -447,13 +464,16 @@ def _study_of(what: str, doc: str) -> None:
         batch_tokens: BatchOption = None,
         background: BackgroundOption = None,
         corpus: CorpusOption = None,
+        known: KnownOption = None,
         trust_remote_code: TrustOption = False,
         allow_pickle_weights: PickleOption = False,
         offline: OfflineOption = False,
         as_json: JsonOption = False,
     ) -> None:
         runner, injection = models("factlife.runner.run"), models("factlife.runner.injection")
-        base = _injecting(_profile(profile, None, device, batch_tokens), background, corpus, None)
+        base = _injecting(
+            _profile(profile, None, device, batch_tokens), background, corpus, known, None
+        )
         resolved = injection.study_of(base, what, start or ())
         opened = injection.only_starts(find_series(series, offline), resolved)
         settings = runner.Options(trust_remote_code, allow_pickle_weights, (), _command())

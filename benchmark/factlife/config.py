@@ -112,6 +112,11 @@ class Injection:
             `repo:config:text_field`, streamed.
         starts: early, mid, late (by tokens), first (step 0), or names of revisions.
         seeds: seeds 0 to `seeds` - 1; three make the Latin square.
+        background_runs: whether the training of seed 0 is done once more without any passage, from
+            no start, the `last` one or `each`: what injection takes from old knowledge is
+            measured against it.
+        known: what becomes of a corpus of which a start knows passages, by the audit of every
+            corpus but the built-in one: `refuse` it, `exclude` these passages, or `keep` them.
         per_arm, controls: passages of each arm, and passages that are never injected.
         lead_in: steps before the first injection; as many as `window` give a placebo.
         injections, interval: how often, and steps from one to the next.
@@ -133,6 +138,8 @@ class Injection:
     background: str = "built-in"
     starts: tuple[str, ...] = ("early", "mid", "late")
     seeds: int = at_least(1, 3)
+    background_runs: str = one_of("none", "last", "each", default="none")
+    known: str = one_of("refuse", "exclude", "keep", default="refuse")
     per_arm: int = at_least(2, 40)
     controls: int = at_least(2, 40)
     lead_in: int = at_least(0, 50)
@@ -250,6 +257,28 @@ class Dynamics:
                 raise UsageError(f"dynamics: alpha {alpha:g} is outside 0 to 1")
         if any(w < 0 for w in self.replay_weights):
             raise UsageError("dynamics: replay_weights holds a weight below 0")
+        for name in ("people", "alphas", "patch_references", "replay_weights"):
+            if len(set(getattr(self, name))) < len(getattr(self, name)):
+                raise UsageError(
+                    f"dynamics: {name} holds a value twice: its run would be trained twice"
+                )
+        self._check_steps()
+
+    def _check_steps(self) -> None:
+        """Refuse steps that the run they belong to has not."""
+        steps = dict(zip(self.people, self.steps, strict=True))
+        for r in self.patch_references if self.patch_size else ():
+            if not 0 <= r <= steps[self.patch_size]:
+                raise UsageError(
+                    f"dynamics: patch_references: step {r} is outside 0 to "
+                    f"{steps[self.patch_size]}, the steps of the run of {self.patch_size} people"
+                )
+        size, warm = self.distribution_size, self.warm_up_steps
+        if size and self.warm_up_people and warm >= steps[size]:
+            raise UsageError(
+                f"dynamics: a warm-up of {warm} steps does not end within the {steps[size]} of its "
+                "run; shorten warm_up_steps"
+            )
 
 
 @dataclass(frozen=True)
@@ -299,11 +328,18 @@ class Profile:
         for track in ("circuits", "injection", "dynamics"):
             if track not in self.tracks:
                 del values[track]
+        for key, before in _LATER.items():  # profiles that do not use it keep their hash
+            if values.get("injection", {}).get(key) == before:
+                del values["injection"][key]
         return {k: _as_json(v) for k, v in values.items()}
 
     def protocol_hash(self, data_fingerprints: dict[str, str]) -> str:
         """Hex sha256 over the parameters and the fingerprints of the data sets used."""
         return sha256_json({"params": self.params(), "data": data_fingerprints})
+
+
+# Injection settings that came after version 1 of a profile, with the value that changes nothing.
+_LATER = {"background_runs": "none", "known": "refuse"}
 
 
 def _as_json(value: Any) -> Any:

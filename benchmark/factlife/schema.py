@@ -499,7 +499,11 @@ INJECTION_RUNS = Table(
     partitions=("injection_run",),
     columns=(
         _INJECTION_RUN,
-        Column("study", pa.string(), "main, spacing, frequency, batch or lr"),
+        Column(
+            "study",
+            pa.string(),
+            "main, spacing, frequency, batch, lr, or background: a main run without its passages",
+        ),
         Column("varied", pa.string(), "setting that a batch or lr study varies", nullable=True),
         Column("varied_value", pa.float64(), "its value in this run", nullable=True),
         Column("series", pa.string(), "name of the series"),
@@ -893,6 +897,31 @@ DYNAMICS_CLAIMS = Table(
     ),
 )
 
+INJECTION_AUDIT = Table(
+    name="injection_audit",
+    version=1,
+    grain="start revision x passage of a corpus other than the built-in one, before injection",
+    key=("revision", "passage_id"),
+    partitions=("revision",),
+    columns=(
+        Column("revision", pa.string(), "start revision that was asked"),
+        _PASSAGE,
+        Column("probes", pa.int64(), "of the passage, that could be scored", "probes"),
+        Column("exact", pa.int64(), "targets that greedy decoding gives", "probes"),
+        Column("targets", pa.int64(), "distinct targets", "targets"),
+        Column("foils", pa.int64(), "targets of other passages that each competes with", "targets"),
+        Column("first", pa.int64(), "targets that beat every foil", "targets"),
+        Column("expected", pa.float64(), "such targets by chance", "targets"),
+        Column("p", pa.float64(), "probability of as many by chance (binomial)", "probability"),
+        Column("known", pa.bool_(), "whether this revision knows the passage already"),
+        Column(
+            "use",
+            pa.string(),
+            "new; or, if known: refused, excluded (from all starts), kept (injected all the same)",
+        ),
+    ),
+)
+
 DYNAMICS_TABLES = (
     DYNAMICS_RUNS, BIOGRAPHY_EVAL, ATTENTION_SIGNATURES, SUBJECT_ATTENTION, DYNAMICS_SUMMARY,
     DYNAMICS_CLAIMS,
@@ -920,6 +949,7 @@ TABLES: Mapping[str, Table] = {
         ROLES,
         TRANSITIONS,
         *INJECTION_TABLES,
+        INJECTION_AUDIT,
         *DYNAMICS_TABLES,
         SCORES,
     )

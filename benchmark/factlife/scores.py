@@ -277,6 +277,12 @@ METRICS: tuple[Metric, ...] = (
         per_revision=False,
     ),
     Metric(
+        "injection.retention", "Gain kept after t steps", "share of the gain", "higher",
+        "Gain left t steps after the peak that follows the last injection, over the gain at that "
+        "peak; t stands in the scope.",
+        per_revision=False,
+    ),
+    Metric(
         "injection.decay_constant", "Decay constant", _A_DECADE, "lower",
         "Share of the gain that is lost whenever the steps since the last injection grow "
         "tenfold. Over all arms that were injected more than once, latest start.",
@@ -379,9 +385,33 @@ METRICS: tuple[Metric, ...] = (
     ),
     Metric(
         "injection.corruption", "Corruption", "nats lost per nat gained", "lower",
-        "Log-probability that real facts lose, per nat that injected targets gain, at the end of "
-        "injection.",
+        "Log-probability that real facts lose beyond what they lose in the same training without "
+        "passages, per nat that injected targets gain, at the end of injection.",
         headline=True, per_revision=False,
+    ),
+    Metric(
+        "injection.corruption_uncorrected", "Corruption, continued training included",
+        "nats lost per nat gained", "lower",
+        "The same without subtracting what training on background alone takes.",
+        per_revision=False,
+    ),
+    Metric(
+        "injection.facts_lost_background", "Real facts: log-probability lost without injection",
+        "nats", "lower",
+        "The fall at the same step of the same training without passages.",
+        per_revision=False,
+    ),
+    Metric(
+        "injection.facts_lost_excess", "Real facts: log-probability lost to injection", "nats",
+        "lower",
+        "The fall with injection minus the fall without, fact by fact.",
+        per_revision=False,
+    ),
+    Metric(
+        "injection.background_loss_excess", "Change of background loss due to injection",
+        "nats per token", "lower",
+        "Change of the loss on held-out background with injection minus the change without.",
+        tokenizer_free=False, per_revision=False,
     ),
     Metric(
         "injection.facts_lost_nats", "Real facts: log-probability lost", "nats", "lower",
@@ -460,7 +490,22 @@ DYNAMICS_METRICS: tuple[Metric, ...] = tuple(
          "Share of the lost old accuracy that comes back with the old FFN weights.", False),
     )
 )  # fmt: skip
-METRICS = (*METRICS, *DYNAMICS_METRICS)
+METRICS = (
+    *METRICS, *DYNAMICS_METRICS,
+    Metric(
+        "dynamics.series_loss", "Loss on facts among candidates", "nats", "lower",
+        "Mean negative log-probability of the right answer among its relation's candidates.",
+    ),
+    Metric(
+        "dynamics.series_loss_unseen", "Loss on made-up names", "nats", "lower",
+        "Expected loss on made-up names, if their answers were as frequent as those of the facts.",
+    ),
+    Metric(
+        "dynamics.series_baseline", "Loss of knowing nobody", "nats", "neither",
+        "Entropy of the frequencies of right answers: what those two losses are held against.",
+        per_revision=False,
+    ),
+)  # fmt: skip
 
 BY_NAME: Mapping[str, Metric] = {m.name: m for m in METRICS}
 
@@ -565,6 +610,14 @@ def dynamics_rows(
 ) -> list[dict[str, Any]]:
     """Rows of `scores` from `dynamics_runs` and the rows of `dynamics_summary`."""
     found = dynamics_metrics.measure_all(runs, summary, level=intervals.level)
+    return [_row(m) for m in found]
+
+
+def given_rows(given: dynamics_metrics.Given, *, intervals: Intervals) -> list[dict[str, Any]]:
+    """Rows of `scores` for the losses of a given series over its checkpoints."""
+    found = dynamics_metrics.given_curves(
+        given, draws=intervals.draws, seed=intervals.seed, level=intervals.level
+    )
     return [_row(m) for m in found]
 
 

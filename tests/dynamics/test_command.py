@@ -129,6 +129,13 @@ def test_wrong_words_are_refused(words: list[str], message: str, tmp_path: Path)
     assert not (tmp_path / "run").exists()
 
 
+def test_a_shape_that_the_architecture_has_not_is_refused(small_toml: Path, tmp_path: Path) -> None:
+    code, _, stderr = call("--size", small_toml, "--out", tmp_path / "run", "--width", 33)
+    assert code == 2 and "llama of width 33 with 1 heads" in " ".join(stderr.split())
+    assert shaped(SMALL, Shape(width=20)).heads == 2  # of width 10
+    assert shaped(SMALL, Shape(width=18)).heads == 1  # two would be 9 wide, which is odd
+
+
 def test_a_population_beyond_the_names_is_refused(small_toml: Path, tmp_path: Path) -> None:
     small_toml.write_text(TOML.replace("people = [40]", "people = [600]"))
     code, _, stderr = call("--size", small_toml, "--out", tmp_path / "run")

@@ -440,6 +440,22 @@ def test_more_celebrities_than_people(tmp_path: Path) -> None:
         ('arch = "gpt3"', "did you mean 'gpt2'"),
         ("evaluations = 3", "evaluations: 3 is below 8"),
         ("peopel = [64]", "did you mean 'people'"),
+        ("alphas = [0.5, 1.0, 0.5]", "alphas holds a value twice"),
+        ("people = [64, 64]\nsteps = [10, 10]", "people holds a value twice"),
+        (
+            "people = [64]\nsteps = [10]\npatch_size = 64\npatch_references = [11]",
+            "step 11 is outside 0 to 10, the steps of the run of 64 people",
+        ),
+        (
+            "people = [64]\nsteps = [10]\npatch_size = 64\npatch_references = [-1]",
+            "step -1 is outside 0 to 10",
+        ),
+        (
+            "people = [64]\nsteps = [10]\ndistribution_size = 64\nwarm_up_people = 32\n"
+            "warm_up_steps = 10",
+            "a warm-up of 10 steps does not end within the 10 of its run",
+        ),
+        ('precision = "float16"', "precision: 'float16' is not one of float32, bfloat16"),
     ],
 )
 def test_settings_that_are_refused_when_they_are_read(lines: str, message: str) -> None:

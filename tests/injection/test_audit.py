@@ -18,7 +18,7 @@ SOURCE = corpus(16)
 
 def audited(model: object, **changes: object) -> dict[str, Audited]:
     settings = {"foils": 4, **changes}
-    found = audit(model, TOKENIZER, SOURCE, max_length=128, device="cpu", **settings)  # type: ignore[arg-type]
+    found = audit(model, TOKENIZER, SOURCE, max_length=128, **settings)  # type: ignore[arg-type]
     return {a.passage_id: a for a in found}
 
 
@@ -67,4 +67,4 @@ def test_a_draw_follows_from_its_seed() -> None:
 def test_too_few_foils_are_refused() -> None:
     few = replace(SOURCE, passages=SOURCE.passages[:3], probes=SOURCE.probes[:9])
     with pytest.raises(UsageError, match="2 other targets of depth memorization, an audit wants 4"):
-        audit(loaded().model, TOKENIZER, few, max_length=None, device="cpu", foils=4)
+        audit(loaded().model, TOKENIZER, few, max_length=None, foils=4)

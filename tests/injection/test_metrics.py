@@ -24,8 +24,10 @@ from factlife.injection.metrics.retention import (
     curve_draws,
     has_gain,
     log_spaced,
+    over_log,
     pooled,
     retention,
+    shared_times,
 )
 from factlife.injection.metrics.samples import (
     Bootstrap,
@@ -37,10 +39,13 @@ from factlife.injection.metrics.samples import (
     slope_weights,
     t_interval,
 )
+from factlife.schema import TABLES
 from factlife.scores import BY_NAME
 
 EXACT = settings(derandomize=True, database=None, deadline=None, max_examples=30)
 Row = dict[str, Any]
+Tables = dict[str, pa.Table]
+BOOT: dict[str, Any] = {"draws": 100, "seed": 0, "level": 0.95}
 TINY = {"seeds": (0,), "per_arm": 4, "probes": 1, "injections": 3, "every": 30, "window": 12,
         "tail": 200, "lead": 20}  # fmt: skip
 
@@ -454,6 +459,35 @@ def test_each_half_starts_from_the_peak_that_the_other_half_picked() -> None:
     assert r.peak == pytest.approx(found.z[0])  # one injection: its effectivity
 
 
+def test_times_that_all_runs_share_are_powers_of_the_root_of_two() -> None:
+    # 1, 1.41, 2, 2.83, 4, 5.66, 8, 11.3, 16 -> rounded: 1 (twice), 2, 3, 4, 6, 8, 11, 16
+    assert shared_times(16).tolist() == [1, 2, 3, 4, 6, 8, 11, 16]
+    assert shared_times(15).tolist() == [1, 2, 3, 4, 6, 8, 11]
+    assert shared_times(1).tolist() == [1]
+
+
+def test_between_times_a_curve_is_straight_over_the_logarithm() -> None:
+    t, curves = np.array([1.0, 4.0, 16.0]), np.array([[1.0, 0.5, 0.1], [0.8, 0.8, 0.0]])
+    # 2 is half way from 1 to 4 in the logarithm, 8 from 4 to 16
+    found = over_log(t, curves, np.array([1.0, 2.0, 8.0, 16.0]))
+    assert found == pytest.approx(np.array([[1.0, 0.75, 0.3, 0.1], [0.8, 0.8, 0.4, 0.0]]))
+
+
+def test_the_retention_that_is_shown_is_the_curve_at_shared_times() -> None:
+    gain = {("duplication", d): 2.0 for d in DEPTHS}
+    design = tiny(Truth(gain, {"": log_decay}, rise=5, own=0.05, shared=0.5), tail=900)
+    c = curves_of(design)
+    r = retention(c, c.by_passage(), "duplication")
+    assert not isinstance(r, str)
+    rows = [m for m in measured(design) if m.metric == "injection.retention"]
+    mine = {m.scope: m.estimate for m in rows if ".duplication.t" in m.scope}
+    assert len(mine) > 12
+    for where, e in mine.items():
+        t = float(where.rpartition("t")[2])
+        assert e.value == pytest.approx(over_log(r.t, r.curve[None], np.array([t]))[0, 0]), where
+        assert e.ci_low <= e.value <= e.ci_high
+
+
 def test_a_gain_that_may_be_nothing_has_no_share() -> None:
     boot = Bootstrap.make(np.array(["d.A"] * 4 + ["d.B"] * 4), 200, 0, 0.95)
     sure = np.array([1.0, 1.1, 0.9, 1.0, 1.0, 1.1, 0.9, 1.0])
@@ -697,9 +731,80 @@ def test_corruption_is_nats_lost_per_nat_gained() -> None:
     assert lost.value == pytest.approx(0.4, abs=0.05)
     gain = rows["injection.gain", "late"]
     assert lost.value is not None and gain.value is not None
-    assert rows["injection.corruption", "overall"].value == pytest.approx(lost.value / gain.value)
+    raw = rows["injection.corruption_uncorrected", "overall"]
+    assert raw.value == pytest.approx(lost.value / gain.value)
     assert rows["injection.background_loss_change", "overall"].value == pytest.approx(0.08)
     assert rows["injection.background_loss_change", "late.after"].value == pytest.approx(0.01)
+    ours = rows["injection.corruption", "overall"]  # nothing to compare with: no number
+    assert ours.value is None and "no background-only run" in str(ours.reason)
+    assert ("injection.facts_lost_excess", "overall") not in rows
+
+
+def with_background_run(tables: Tables, lost: float, seed: int = 0) -> Tables:
+    """A run of the same start without passages, in which facts lose `lost` nats anyway."""
+    other = make_tables(tiny(Truth(full_gain(), lost=lost), per_arm=8), seed=9)
+    name = "background-late-seed0"
+    run = {**other["injection_runs"].to_pylist()[0], "injection_run": name, "study": "background"}
+    run |= {"seed": seed, "injection_steps": [], "placebo_steps": []}
+    added = {"injection_runs": [run]}
+    for table in ("injection_recall", "training_log"):
+        rows = other[table].to_pylist()
+        added[table] = [{**r, "injection_run": name} for r in rows]
+    return {
+        k: pa.concat_tables([t, TABLES[k].from_rows(added[k])]) if k in added else t
+        for k, t in tables.items()
+    }
+
+
+@pytest.mark.parametrize(("alone", "seed"), [(0.15, 0), (0.4, 0), (0.4, 5)])
+def test_corruption_is_what_the_same_training_without_passages_does_not_take(
+    alone: float, seed: int
+) -> None:
+    """0.4 nats lost with passages, of which `alone` without: the difference over the gain.
+
+    Where continuing to train takes all of it, corruption is 0 within its interval, and the
+    uncorrected number is not. A run of another seed of the same start will do.
+    """
+    tables = make_tables(tiny(Truth(full_gain(), own=0.02, lost=0.4), per_arm=8))
+    rows = by_scope(measure_all(with_background_run(tables, alone, seed), **BOOT))
+    without = rows["injection.facts_lost_background", "late.during"]
+    excess = rows["injection.facts_lost_excess", "late.during"]
+    assert without.value == pytest.approx(alone, abs=0.05)
+    assert excess.value == pytest.approx(0.4 - alone, abs=0.05)
+    gain, found = rows["injection.gain", "late"], rows["injection.corruption", "overall"]
+    assert found.value == pytest.approx(excess.value / gain.value)
+    assert found.ci_low < found.value < found.ci_high
+    assert (found.ci_low <= 0 <= found.ci_high) == (alone == 0.4)
+    assert rows["injection.corruption_uncorrected", "overall"].ci_low > 0
+    # loss on background: 0.4 / 5 with passages, alone / 5 without
+    excess_loss = rows["injection.background_loss_excess", "overall"].value
+    assert excess_loss == pytest.approx((0.4 - alone) / 5)
+
+
+def test_a_background_run_of_another_start_is_not_compared_with() -> None:
+    runs = [
+        {"injection_run": "b", "study": "background", "position": "mid", "revision": "s5",
+         "seed": 0, "reason": None},
+        {"injection_run": "c", "study": "background", "position": "late", "revision": "s9",
+         "seed": 1, "reason": "loss is nan"},
+    ]  # fmt: skip
+    late = {"study": "main", "position": "late", "revision": "s9", "seed": 0}
+    assert corruption.background_run(runs, late) is None
+    assert corruption.background_run(runs, {**late, "position": "mid", "revision": "s5"}) == "b"
+    assert corruption.background_run(runs, {**late, "position": "mid", "revision": "s4"}) is None
+
+
+def test_facts_asked_in_both_runs_are_paired_by_id() -> None:
+    """Fact b loses 1 - 3 = -2 here; in the other order of ids it must still be b."""
+    f = corruption.Facts(
+        np.array([0, 5]),
+        ("a", "b"),
+        ("r", "r"),
+        np.array([[1.0, 1.0], [0.5, 3.0]]),
+        np.ones((2, 2)),
+    )
+    assert f.only(["b", "a"]).lost(0, 5).tolist() == [-2.0, 0.5]
+    assert f.only(["b"]).ids == ("b",) and f.lost(0, 4) is None
 
 
 # ---- reading the tables ----------------------------------------------------------------------
@@ -813,7 +918,8 @@ def test_overall_is_the_latest_start(everything: list[Any]) -> None:
         assert rows[f"injection.{metric}", "overall"] == rows[f"injection.{metric}", "late"]
     assert rows["injection.corruption", "overall"] == rows["injection.corruption", "late.during"]
     headlines = [n for n, m in BY_NAME.items() if n.startswith("injection.") and m.headline]
-    assert all(rows[n, "overall"].value is not None for n in headlines)
+    absent_ = {n for n in headlines if rows[n, "overall"].value is None}
+    assert absent_ == {"injection.corruption"}  # there is no background-only run
     steps, tokens = (rows[f"injection.threshold_{u}", "late"].value for u in ("steps", "tokens"))
     assert tokens - steps == pytest.approx(np.log10(32 * 256))  # rows times context
 

@@ -178,7 +178,7 @@ def manifest(plan: Plan) -> Row:
         "env": {"image_digest": None, "git_sha": "0123456789abcdef0123456789abcdef01234567",
                 "dirty": False, "packages": {"torch": "2.13.0", "transformers": "5.23.0"},
                 "device": "cpu", "seeds": {"bootstrap": 0}, "deterministic": True},
-        "command": "factlife study dynamics",
+        "command": "factlife study dynamics --size cpu --out /somewhere/else",
     }  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from pathlib import Path
 
@@ -9,32 +10,41 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from factlife.config import load_profile
+from factlife.injection.corpus import load_corpus
+from factlife.injection.cost import Shape, cost, largest
+from factlife.injection.plan import RunPlan, Start, make_plans
 from factlife.runner.cost import (
     CPU_EFFICIENCY,
     Checkpoint,
     Machine,
+    Tuning,
     Work,
     disk,
     flops,
     memory,
     run_cost,
     seconds,
-    training_flops,
-    training_memory,
+    tuning_flops,
+    tuning_memory,
+    tuning_seconds,
 )
 
-PAGE = Path(__file__).parents[2] / "docs" / "scaling.md"
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE = DOCS / "scaling.md"
 # Tokens of `standard` with 1.3 tokens a word, as large vocabularies have: see the page.
-STANDARD = Work(scored=29_000, traced=3_100, ablated=540_000)
-# One H100's fp32 (no TF32), and 100 MB a second from the Hub.
-GPU, HUB = Machine(67e12), Machine(67e12, download=100e6)
-# name, parameters, width, vocabulary: Pythia-160M, OLMo-2 1B, 7B and 32B
-MODELS = (
-    ("160M", 162_322_944, 768, 50_304),
-    ("1B", 1_484_916_736, 2048, 100_352),
-    ("7B", 7_298_617_344, 4096, 100_352),
-    ("32B", 32_234_279_936, 5120, 100_352),
-)
+STANDARD = Work(scored=29_000, traced=3_100, ablated=540_000, attended=2_200)
+TUNING = Tuning(trained=150_000, read=49_000)
+PROBE_TOKENS, FACT_TOKENS = 68_000, 2_200
+# One H100's fp32 (no TF32) and bfloat16, and 100 MB a second from the Hub.
+FP32, BF16, TRAINING = 67e12, 989e12, 0.4
+GPU, HUB = Machine(FP32), Machine(FP32, download=100e6)
+MODELS = {
+    "160M": Shape(162_322_944, 12, 768, 50_304, "gpt_neox", tied=False),  # Pythia
+    "1B": Shape(1_484_916_736, 16, 2048, 100_352, "olmo2", tied=False),
+    "7B": Shape(7_298_617_344, 32, 4096, 100_352, "olmo2", tied=False),
+    "32B": Shape(32_234_279_936, 64, 5120, 100_352, "olmo2", tied=False),
+}
 COUNTS = (20, 40, 154)
 FILE_BYTES = 2  # a parameter, as most series publish
 
@@ -44,18 +54,60 @@ def series(parameters: int, n: int) -> list[Checkpoint]:
     return [one] * (n - 1) + [Checkpoint(parameters, FILE_BYTES * parameters, ablated=True)]
 
 
+@functools.cache
+def plans() -> list[RunPlan]:
+    """The injection runs of `standard`."""
+    settings = load_profile("standard").injection
+    starts = [Start(name, name) for name in settings.starts]
+    return make_plans(load_corpus(settings.corpus), settings, starts)
+
+
 def table() -> list[str]:
-    """The rows of the page's table."""
+    """The rows of the page's table of time."""
     rows = []
-    for name, parameters, width, vocabulary in MODELS:
-        for n in COUNTS:
-            here, hub = (run_cost(series(parameters, n), STANDARD, m) for m in (GPU, HUB))
-            held = memory(parameters, width, vocabulary, 8192) / 1e9
-            cached = disk(FILE_BYTES * parameters, n) / 1e9
+    for name, s in MODELS.items():
+        n = s.parameters
+        injected = cost(plans(), s, PROBE_TOKENS, FACT_TOKENS, TRAINING * BF16, half=True)
+        tuned = tuning_seconds(n, TUNING, GPU) / 3600
+        for k in COUNTS:
+            here, hub = (run_cost(series(n, k), STANDARD, m) for m in (GPU, HUB))
+            all_ = here.flops + tuning_flops(n, TUNING) + injected.flops
+            more = tuned + injected.seconds / 3600
             rows.append(
-                f"| {name} | {n} | {here.bytes / 1e9:,.1f} | {here.flops / 1e15:,.1f} "
-                f"| {held:,.1f} | {cached:,.1f} | {here.hours:,.2f} | {hub.hours:,.2f} |"
+                f"| {name} | {k} | {here.bytes / 1e9:,.1f} | {disk(FILE_BYTES * n, k) / 1e9:,.1f} "
+                f"| {all_ / 1e18:,.2f} | {here.hours:,.2f} | {tuned:,.2f} "
+                f"| {injected.seconds / 3600:,.2f} | {here.hours + more:,.2f} "
+                f"| {hub.hours + more:,.2f} |"
             )
+    return rows
+
+
+def memory_table() -> list[str]:
+    """The rows of the page's table of memory."""
+    rows = []
+    for name, s in MODELS.items():
+        measured = memory(s.parameters, s.width, s.vocabulary, 8192) / 1e9
+        held = {d: largest(plans(), s, half=True, devices=d) for d in (1, 2, 4, 8, 16)}
+        fits = next((f"{d} x {m.fits}" for d, m in held.items() if m and m.fits), "none")
+        each = " | ".join(f"{m.total / 1e9:,.0f}" for m in held.values() if m)
+        rows.append(
+            f"| {name} | {measured:,.1f} | {tuning_memory(s.parameters) / 1e9:,.1f} | {each} "
+            f"| {fits} |"
+        )
+    return rows
+
+
+def budget() -> list[str]:
+    """The rows of docs/injection.md."""
+    rows = []
+    for name, s in MODELS.items():
+        c = cost(plans(), s, PROBE_TOKENS, FACT_TOKENS, TRAINING * BF16, half=True)
+        one = largest(plans(), s, half=True)
+        assert one is not None
+        rows.append(
+            f"| {name} | {c.flops:.1e} | {c.seconds / 3600:,.1f} | {one.total / 1e9:,.0f} "
+            f"| {one.fits or 'more than one device'} |"
+        )
     return rows
 
 
@@ -79,9 +131,10 @@ def test_memory_disk_and_training_by_hand() -> None:
     # 128 MiB + 4 x (1e6 + 100 x (24 x 10 + 80 // 8)) + 512 MiB
     assert memory(10**6, 10, 80, 100) == 640 * 2**20 + 4_100_000
     assert (disk(5, 2), disk(5, 3), disk(5, 20)) == (10, 15, 15)
-    assert training_flops(10, 3, 100) == 6 * 10 * 3 * 100
-    assert training_flops(10, 3, 100, recompute=True) == 8 * 10 * 3 * 100
-    assert training_memory(10**9, 4) == 4 * 10**9  # 16 bytes a parameter over four devices
+    # 6 x 3 tokens trained and 2 x 5 read, of 10 parameters; 16 bytes a parameter and 128 MiB
+    assert tuning_flops(10, Tuning(3, 5)) == 10 * 28
+    assert tuning_seconds(10, Tuning(3, 5), Machine(100)) == 280 / (0.25 * 100)
+    assert tuning_memory(10**9) == 16 * 10**9 + 128 * 2**20
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=20), st.integers(1, 10**11))
@@ -93,9 +146,23 @@ def test_a_run_costs_the_sum_of_its_checkpoints(ablated: list[bool], parameters:
     assert cost.bytes == 2 * parameters * len(all_)
 
 
-def test_the_page_prints_what_the_model_says() -> None:
+def test_the_pages_print_what_the_model_says() -> None:
     page = PAGE.read_text("utf-8")
-    assert [row for row in table() if row not in page] == []
+    assert [row for row in (*table(), *memory_table()) if row not in page] == []
+    page = (DOCS / "injection.md").read_text("utf-8")
+    assert [row for row in budget() if row not in page] == []
+
+
+def test_the_pages_state_the_sizes_of_the_profile() -> None:
+    """`standard`: runs, updates and tokens of both pages."""
+    c = cost(plans(), MODELS["1B"], PROBE_TOKENS, FACT_TOKENS, TRAINING * BF16, half=True)
+    runs, updates = len(plans()), {p.schedule.steps for p in plans()}
+    trained, read = round(c.tokens / 1e6), round(c.probe_tokens / 1e6)
+    line = f"{trained:,} million tokens trained on and {read:,} million read"
+    words = (DOCS / "injection.md").read_text("utf-8")
+    assert line in " ".join(words.split())
+    assert f"{runs} runs" in words and f"{max(updates)} updates" in words
+    assert c.seconds < 3 * 3600, "a 1B model stays under three GPU-hours"
 
 
 def test_the_measured_points_of_the_page_lie_by_the_model() -> None:

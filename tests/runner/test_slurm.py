@@ -121,6 +121,18 @@ def test_a_controller_that_does_not_answer_ends_no_task(
     assert slurm._slurm_states([job]) == {}
 
 
+def test_what_every_task_would_refuse_is_refused_before_any_is_sent(
+    series: Path, all_tracks: Profile, tmp_path: Path
+) -> None:
+    out, opened, cluster = tmp_path / "run", open_series(str(series)), Cluster("local")
+    with pytest.raises(UsageError, match="--exclude step99: no such revision"):
+        run_on_cluster(opened, QUICK, out, Options(exclude=("step99",)), cluster, Told())
+    broken = replace(all_tracks, injection=replace(all_tracks.injection, background="no.jsonl"))
+    with pytest.raises(UsageError, match="no such file"):
+        run_on_cluster(opened, broken, out, Options(), cluster, Told())
+    assert not out.exists()
+
+
 def test_without_slurm_the_way_out_is_named(
     series: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -52,8 +52,8 @@ class Mixture:
 
 
 def copy_weights(model: nn.Module) -> dict[str, Tensor]:
-    """A copy of every parameter by name."""
-    return {name: p.detach().clone() for name, p in model.named_parameters()}
+    """A copy of every parameter by name, on the CPU: an accelerator has training to hold."""
+    return {name: p.detach().to("cpu", copy=True) for name, p in model.named_parameters()}
 
 
 def restorable(model: nn.Module, kind: str) -> list[str]:
@@ -76,7 +76,7 @@ def restored(model: nn.Module, old: Mapping[str, Tensor], kind: str) -> Iterator
     """While open, the model has its old `attention` or `mlp` weights; the rest stays new."""
     parameters = dict(model.named_parameters())
     names = restorable(model, kind)
-    new = {n: parameters[n].detach().clone() for n in names}
+    new = {n: parameters[n].detach().to("cpu", copy=True) for n in names}
     try:
         _put(parameters, old, names)
         yield

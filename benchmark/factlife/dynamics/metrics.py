@@ -19,7 +19,7 @@ import pyarrow as pa
 from scipy import stats as sps
 
 from factlife.dynamics.phases import Moment, Phases, detect, empirical_entropy, smooth
-from factlife.stats import Estimate, Measured, auroc, missing
+from factlife.stats import Estimate, Measured, Resampler, auroc, missing
 
 Row = dict[str, Any]
 Floats = npt.NDArray[np.float64]
@@ -154,7 +154,22 @@ def to_rows(run: str, quantities: Mapping[str, Quantity]) -> list[Row]:
 
 
 def _learned(c: Curves, baseline: float) -> dict[str, Quantity]:
-    """Quantities of a run from scratch."""
+    """Quantities of a run from scratch (dynamics-2025, sections 3 and 4).
+
+    L = loss on known people, nats a value; T = the last evaluation; B = `baseline`.
+
+        t1, t2, t2_twin, t_held   steps (`phases.detect`)
+        plateau_ratio             t2 / t1, at least 1; plateau_steps t2 - t1, where it is 2 or more
+        plateau_accuracy          share of values right half way (in ln t) between t1 and t2, 0 to 1
+        circuit_share             see there
+        final_loss                L(T), nats, 0 or more
+        final_accuracy            share of values whose every token is the argmax at T, 0 to 1
+        held_out_excess           L_heldout(T) - B, nats; above 0: values are made up
+        confidence_gap            top probability on known - on unseen people at T, -1 to 1
+        auroc                     P(top probability on known > on unseen), ties half, 0 to 1
+        grouping                  of the first layer at T; extraction of the layer that has most,
+        sharpness                 and of that layer's, 0 to 1 (`attention.Signature`)
+    """
     known, held = c.values["known", "loss_nats"], c.values["held_out", "loss_nats"]
     phases = detect(c.steps, known, held, baseline)
     top = c.values["known", "top_probability"], c.values["held_out", "top_probability"]
@@ -175,7 +190,7 @@ def _learned(c: Curves, baseline: float) -> dict[str, Quantity]:
 
 
 def phase_quantities(phases: Phases) -> dict[str, Quantity]:
-    """Times of the phases, and the length of the plateau."""
+    """Times of the phases in steps, t2 / t1, and t2 - t1 in steps where there is a plateau."""
     quantities = {
         "t1": _of(phases.t1),
         "t2": _of(phases.t2),
@@ -226,7 +241,18 @@ def circuit_share(steps: Sequence[float], extraction: Floats, phases: Phases) ->
 
 
 def _tuned(c: Curves) -> dict[str, Quantity]:
-    """Quantities of a fine-tuning."""
+    """Quantities of a fine-tuning (dynamics-2025, section 5; `recovered` is ours).
+
+    A(t) = share of old people's values right, A_new(t) of new people's; 0 to 1; T = the last step.
+
+        t_lose10      steps, first t with A(t) <= 0.9 A(0), straight lines between evaluations
+        t_gain50      steps, first t with A_new(t) >= 0.5
+        old_before    A(0); old_min min A; old_after A(T); taught_after A_new(T)
+        corruption    (A(0) - min A) / A(0), 0 to 1
+        recovered     (A with old attention, or FFN, weights - A(T)) / (A(0) - A(T)); 1: all is back
+
+    Degenerate: nothing known before has no loss; a loss below 0.02 has no share that came back.
+    """
     old, taught = c.values["old", "accuracy"], c.values["taught", "accuracy"]
     before, lowest, after = float(old[0]), float(old.min()), float(old[-1])
     lose = _crossing(c.steps, -old, -(1 - LOST) * before) if before > 0 else None
@@ -283,6 +309,8 @@ class Given:
         top, top_unseen: probability of the best candidate.
         baseline: entropy of the answers' frequencies, mean over facts, nats.
         mass: [C] attention to the subject in the layer that has most at the end, or None.
+        revisions: [C] names.
+        relations, relations_unseen: [facts], [names].
     """
 
     steps: tuple[float, ...]
@@ -294,6 +322,9 @@ class Given:
     top_unseen: Floats
     baseline: float
     mass: Floats | None
+    revisions: tuple[str, ...]
+    relations: tuple[str, ...]
+    relations_unseen: tuple[str, ...]
 
     def phases(self) -> Phases:
         """Phases of the mean over facts and names."""
@@ -325,6 +356,8 @@ def given_series(checkpoints: pa.Table, candidates: pa.Table, attention: pa.Tabl
     return Given(
         steps, unit, grid(known, 0), grid(known, 1), grid(unseen, 0), grid(known, 2),
         grid(unseen, 2), float(np.mean(entropies)), _mass(attention, measured),
+        tuple(r["revision"] for r in measured),
+        tuple(k[0] for k in known), tuple(k[0] for k in unseen),
     )  # fmt: skip
 
 
@@ -377,6 +410,29 @@ def _mass(attention: pa.Table, measured: Sequence[Row]) -> Floats | None:
     if not layers or np.isnan(table).any():
         return None
     return np.asarray(table[:, int(np.argmax(table[-1]))], dtype=np.float64)
+
+
+def given_curves(given: Given, *, draws: int, seed: int, level: float) -> Iterator[Measured]:
+    """Losses of a given series at every checkpoint, and the baseline that its phases are read by.
+
+    Facts and names are drawn within their relations. The baseline is a property of the facts that
+    are asked, not of the model: nothing about it varies.
+    """
+    method, overall = "bootstrap of facts within relations", "overall"
+    for name, grid, relations in (
+        ("series_loss", given.loss, given.relations),
+        ("series_loss_unseen", given.unseen, given.relations_unseen),
+    ):
+        sampler = Resampler.make(relations, draws, seed, level)
+        weights = np.ones(len(relations))
+        for revision, losses in zip(given.revisions, grid, strict=True):
+            value = float(losses.mean())
+            ends = sampler.interval(sampler.means(losses, weights), value)
+            found = Estimate(value, *ends, len(relations), method)
+            yield Measured(f"dynamics.{name}", overall, revision, found)
+    b, n = given.baseline, len(given.relations)
+    fixed = Estimate(b, b, b, n, "none: it follows from the facts asked")
+    yield Measured("dynamics.series_baseline", overall, "", fixed)
 
 
 def given_rows(given: Given) -> list[Row]:

@@ -144,7 +144,7 @@ def _patched(settings: Dynamics) -> Iterator[RunSpec]:
             size,
             _steps(settings, size),
             parent=f"n{size}.uniform",
-            reference_step=min(r, _steps(settings, size)),
+            reference_step=r,
             patch_from=settings.patch_from,
         )
 

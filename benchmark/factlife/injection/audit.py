@@ -17,13 +17,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from scipy.stats import binom
 
 from factlife.errors import UsageError
 from factlife.injection.corpus import Corpus, Probe
 from factlife.injection.measure import plain_encoder, tokens_before
-from factlife.injection.probe import ProbePass, encode_probes
+from factlife.injection.probe import encode_probes
+from factlife.scoring.targets import score
 
 FOILS = 9
 LEVEL = 0.01
@@ -59,7 +59,6 @@ def audit(
     corpus: Corpus,
     *,
     max_length: int | None,
-    device: torch.device | str,
     bos: str = "auto",
     batch_tokens: int = 8192,
     foils: int = FOILS,
@@ -77,11 +76,11 @@ def audit(
     encoded = encode_probes(asked, encode, before, max_length)
     usable = [i for i, e in enumerate(encoded) if e.target is not None]
     targets = [t for e in encoded if (t := e.target) is not None]
-    scores = ProbePass(targets, batch_tokens, device)(model)
-    logprob = np.full(len(asked), -np.inf)
-    logprob[usable] = scores.logprob_sum
-    exact = np.zeros(len(asked), np.bool_)
-    exact[usable] = scores.exact
+    model.eval()
+    logprob, exact = np.full(len(asked), -np.inf), np.zeros(len(asked), np.bool_)
+    for i, scored in zip(usable, score(model, targets, batch_tokens), strict=True):
+        if scored is not None:
+            logprob[i], exact[i] = scored.logprob_sum, scored.whole
     width = foils + 1
     by_passage: dict[str, list[tuple[int, str]]] = defaultdict(list)
     for k, p in enumerate(corpus.probes):

@@ -8,8 +8,8 @@ FILE.json, .jsonl, .parquet     the schema of `kaist-ai/fictional-knowledge`
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -63,6 +63,14 @@ class Corpus:
     def fingerprint(self) -> str:
         """Hex sha256 of everything in it."""
         return sha256_json([[asdict(p) for p in self.passages], [asdict(p) for p in self.probes]])
+
+    def without(self, passages: Collection[str]) -> Corpus:
+        """The corpus without some passages and their probes."""
+        return replace(
+            self,
+            passages=tuple(p for p in self.passages if p.passage_id not in passages),
+            probes=tuple(p for p in self.probes if p.passage_id not in passages),
+        )
 
     def probes_of(self, passages: Sequence[str]) -> tuple[Probe, ...]:
         """The probes of these passages, in the order of the corpus."""

@@ -149,7 +149,7 @@ def cost(
         train, forward = train + tokens, forward + reads + facts
         flops += tokens * training_flops(shape, s)
         flops += (reads + facts) * forward_flops(shape, s.context)
-    devices = {n: m for n in (1, 2, 4, 8) if (m := largest(plans, shape, half=half, devices=n))}
+    devices = {n: m for n in (1, 2, 4, 8, 16) if (m := largest(plans, shape, half=half, devices=n))}
     return Cost(
         runs=len(plans),
         steps=sum(p.schedule.steps for p in plans),

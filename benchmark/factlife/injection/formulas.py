@@ -54,6 +54,10 @@ FORMULAS: Mapping[str, Formula] = {
         "bootstrap of passages; the longest spacing tested bounds it",
     ),
     "injection.retained": ("R(t_last), R(t) = sum g(t* + t) / sum g(t*)", RATIO, SEEDS),
+    "injection.retention": (
+        "R(t) at t steps after the peak, interpolated over log t between followed steps", RATIO,
+        SEEDS,
+    ),
     "injection.decay_constant": (
         "a of R(t) = b - a log10 t, least squares on log-spaced t", RATIO, SEEDS
     ),
@@ -97,9 +101,23 @@ FORMULAS: Mapping[str, Formula] = {
     ),
     "injection.generation_midpoint": ("m of the same fit", OURS, SANDWICH),
     "injection.corruption": (
-        "nats that the 160 facts lost / gain of injected targets, at T_last + W; none unless the "
+        "excess loss of the 160 facts / gain of injected targets, at T_last + W; none unless the "
         "gain is above 0 with its interval", "joins injection-2024 and dynamics-2025",
         f"{FACTS} and of passages",
+    ),
+    "injection.corruption_uncorrected": (
+        "the same with the loss itself, continued training included",
+        "joins injection-2024 and dynamics-2025", f"{FACTS} and of passages",
+    ),
+    "injection.facts_lost_background": (
+        "mean_f ln p_f(before) - ln p_f(T_last + W) in the same training without passages", OURS,
+        FACTS,
+    ),
+    "injection.facts_lost_excess": (
+        "mean_f of the loss with passages - that without, fact by fact", OURS, FACTS
+    ),
+    "injection.background_loss_excess": (
+        "change of the loss on held-out background with passages - that without", OURS, ONE_RUN
     ),
     "injection.facts_lost_nats": (
         "mean_f ln p_f(before) - ln p_f(T_last + W)", "after dynamics-2025", FACTS

@@ -49,6 +49,7 @@ from factlife.scoring.targets import Target
 from factlife.series.loading import Loaded
 from factlife.store import parquet_bytes, write_bytes
 from factlife.training import parallel
+from factlife.training.batches import Ahead, BatchSource
 from factlife.training.config import TrainingConfig
 from factlife.training.folders import sweep
 from factlife.training.loop import StepReport, Trainer
@@ -221,7 +222,9 @@ class _Run:
         self._heads = make_heads(plan, encode, eos, self._context)
         text = PackedText(documents(settings.background, plan.seed), encode, self._context, eos)
         self._heldout = text.take(settings.heldout_rows).to(means.device)
-        source = InjectionSource(text, settings.batch_rows, self._heads)
+        source: BatchSource = InjectionSource(text, settings.batch_rows, self._heads)
+        if means.device.type != "cpu":  # there, cores that tokenise do not compute
+            source = Ahead(source)
         config = training_config(settings, plan.schedule.steps, self._context, means.device.type)
         self._precision = config.precision
         self._model.requires_grad_(True)
@@ -330,7 +333,7 @@ class _Run:
         }
 
     def _flags(self) -> list[str]:
-        flags = [] if self._plan.balanced else ["unbalanced"]
+        flags = [*self._plan.flags, *([] if self._plan.balanced else ["unbalanced"])]
         cut = {h.line.passage for heads in self._heads.by_step.values() for h in heads if h.reason}
         left_out = {line.passage for line, _ in self._heads.left_out}
         counts = {

@@ -25,6 +25,8 @@ from factlife.injection.arms import ARMS, Assignment, assign, balanced, grouped
 from factlife.injection.corpus import Corpus
 from factlife.store import canonical_json, write_text
 
+BACKGROUND = "background"
+
 
 @dataclass(frozen=True, order=True)
 class Line:
@@ -63,8 +65,10 @@ class RunPlan:
     """Everything one injection run follows from, beside the model.
 
     Attributes:
-        name: `late-seed0`, `lr-0.0003-late-seed0`.
+        name: `late-seed0`, `lr-0.0003-late-seed0`, `background-late-seed0`.
+        study: as in the settings, or BACKGROUND: the main run of a start without its passages.
         varied, value: what a batch or lr study sets, else None.
+        flags: what is unusual about it before it begins.
     """
 
     name: str
@@ -79,6 +83,7 @@ class RunPlan:
     schedule: Schedule
     assignments: tuple[Assignment, ...]
     lines: tuple[Line, ...]
+    flags: tuple[str, ...] = ()
 
     @property
     def sha256(self) -> str:
@@ -165,18 +170,41 @@ class Start:
 
 
 def make_plans(corpus: Corpus, settings: Injection, starts: Sequence[Start]) -> list[RunPlan]:
-    """All runs of a profile, start by start.
+    """All runs of a profile, start by start; a start's background-only run is its last one.
 
     Raises:
         UsageError: settings that the corpus or the batch cannot hold.
     """
-    return [
-        plan
-        for start in starts
-        for varied, value in _varied(settings)
-        for seed in range(settings.seeds)
-        for plan in (_make(corpus, settings, start, varied, value, seed),)
-    ]
+    alone = {"none": [], "last": list(starts)[-1:], "each": list(starts)}[settings.background_runs]
+    plans = []
+    for start in starts:
+        mine = [
+            _make(corpus, settings, start, varied, value, seed)
+            for varied, value in _varied(settings)
+            for seed in range(settings.seeds)
+        ]
+        plans += mine
+        if settings.study == "main" and start in alone:
+            plans.append(background_only(mine[0]))
+    return plans
+
+
+def background_only(plan: RunPlan) -> RunPlan:
+    """The same updates on the same background rows, with none of the passages; no probes are read.
+
+    What continuing to train does by itself (another text, a fresh optimiser, its warm-up) happens
+    here too. It reads facts and background loss at the steps of `plan`.
+    """
+    schedule = replace(plan.schedule, injection_steps=(), placebo_steps=(), probe_steps=())
+    return replace(
+        plan,
+        name=f"{BACKGROUND}-{plan.name}",
+        study=BACKGROUND,
+        balanced=True,
+        schedule=schedule,
+        assignments=(),
+        lines=(),
+    )
 
 
 def _varied(settings: Injection) -> list[tuple[str | None, float | None]]:

@@ -151,8 +151,8 @@ def tuning_seconds(parameters: int, tuning: Tuning, machine: Machine) -> float:
 
 
 def tuning_memory(parameters: int) -> int:
-    """Bytes of weights, gradients, Adam's two moments and a copy of the weights, in fp32.
+    """Bytes of weights, gradients and Adam's two moments in fp32; copies lie on the CPU.
 
     Batches are short, so that their activations hardly count. It is not sharded.
     """
-    return LIBRARY_BYTES + 5 * ITEM * parameters
+    return LIBRARY_BYTES + 4 * ITEM * parameters

@@ -99,7 +99,9 @@ def shaped(settings: Dynamics, shape: Shape) -> Dynamics:
         settings = replace(settings, arch=shape.arch)
     if shape.width is not None:
         ffn = max(1, round(settings.ffn * shape.width / settings.width))
-        heads = next(h for h in range(settings.heads, 0, -1) if shape.width % h == 0)
+        fitting = [h for h in range(settings.heads, 0, -1) if shape.width % h == 0]
+        # Positions are rotated in pairs of numbers: heads of even width, where there are any.
+        heads = next((h for h in fitting if shape.width // h % 2 == 0), fitting[0])
         settings = replace(settings, width=shape.width, ffn=ffn, heads=heads)
     if shape.depth is not None:
         settings = replace(settings, layers=shape.depth)

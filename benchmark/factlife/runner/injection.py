@@ -179,6 +179,7 @@ class Track:
     progress: Progress
     trust_remote_code: bool = False
     allow_pickle: bool = False
+    flags: tuple[str, ...] = ()  # of every run
 
 
 def plans_of(profile: Profile, corpus: Corpus, revisions: Sequence[Revision]) -> list[RunPlan]:
@@ -203,7 +204,7 @@ def run_injection(track: Track, plans: Sequence[RunPlan], sources: Sequence[Sour
         PartialError: the disk refused a write; the same command goes on.
     """
     began = time.monotonic()
-    plans = [_settled(track, plan) for plan in plans]
+    plans = [_settled(track, replace(plan, flags=track.flags)) for plan in plans]
     by_name = {s.revision.name: s for s in sources}
     done: dict[str, list[str]] = {"measured": [], "reused": [], "failed": []}
     track.progress.start("injection", sum(p.schedule.steps for p in plans), "updates")
@@ -325,7 +326,7 @@ def _one(
         track.progress.warn(f"{plan.name}: {reason}")
         row = run_row(
             plan, place, plan.settings.context, precision(plan.settings, track.device.type),
-            [] if plan.balanced else ["unbalanced"], reason,
+            [*plan.flags, *([] if plan.balanced else ["unbalanced"])], reason,
         )  # fmt: skip
         for name in WRITTEN[:-1]:
             track.store.remove_part(name, partition)
@@ -447,7 +448,7 @@ def audit_start(
     loaded = load(revision.path, profile.model, device)
     found = audit(
         loaded.model, loaded.tokenizer, load_corpus(corpus), max_length=loaded.max_length,
-        device=device, bos=profile.model.bos, batch_tokens=profile.execution.batch_tokens,
+        bos=profile.model.bos, batch_tokens=profile.execution.batch_tokens,
         foils=foils,
     )  # fmt: skip
     return revision.name, found

@@ -25,6 +25,7 @@ from factlife.injection.cost import Cost as InjectionCost
 from factlife.injection.cost import Shape
 from factlife.injection.cost import cost as injection_cost
 from factlife.injection.measure import plain_encoder, precision
+from factlife.injection.probe import shared_rows
 from factlife.recall.measure import prepare
 from factlife.runner.cost import (
     CPU_EFFICIENCY,
@@ -192,7 +193,7 @@ def _injection(
     plans = plans_of(profile, corpus, starts)
     encode = plain_encoder(tokenizer)
     used = corpus.probes_of([a.passage.passage_id for a in plans[0].assignments])
-    probe_tokens = sum(len(encode(f"{p.prefix} {p.target}")) for p in used)
+    rows, _ = shared_rows([tuple(encode(f"{p.prefix} {p.target}"))[:-1] for p in used])
     facts = [
         encode(f"{prompt} {fact.answer}")
         for fact, template, prompt in probes.prompts()
@@ -202,7 +203,8 @@ def _injection(
     shape = Shape.of_config(config, max(r.parameters for r in revisions))
     half = precision(profile.injection, device.type) == "bfloat16"
     return injection_cost(
-        plans, shape, probe_tokens, sum(map(len, facts)), _training_speed(device, half=half),
+        plans, shape, sum(map(len, rows)), sum(map(len, facts)),
+        _training_speed(device, half=half),
         half=half,
     )  # fmt: skip
 

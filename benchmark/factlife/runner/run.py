@@ -22,6 +22,8 @@ from factlife.corpora.fact_probes import FactProbes, load_fact_probes
 from factlife.errors import IntegrityError, PartialError, UsageError
 from factlife.injection.background import refuse_unreadable
 from factlife.injection.corpus import load_corpus
+from factlife.injection.plan import RunPlan
+from factlife.runner.audit import audited
 from factlife.runner.dynamics_series import dynamics_finished, measure_dynamics
 from factlife.runner.injection import (
     Files,
@@ -184,14 +186,7 @@ def _run(
 ) -> Outcome:
     """What `run` does in the first process, which alone writes."""
     probes = load_fact_probes()
-    _refuse_unknown(options.exclude, series)
-    _check_subsets(series, probes)
-    for revision in series.revisions:
-        if revision.name not in options.exclude and not revision.remote:
-            config = check_config(revision.path, trust_remote_code=options.trust_remote_code)
-            refuse_untraceable(config, revision.path, profile)
-    if "injection" in profile.tracks and not RunStore(out).parts("injection_runs"):
-        refuse_unreadable(profile.injection.background)
+    refuse_early(series, profile, out, options)
     chosen = select(series.revisions, profile.selection)
     manifest = _manifest(series, profile, probes, device, options)
     opened = RunStore.sharer if options.shard else RunStore.writer
@@ -209,18 +204,39 @@ def _run(
         _refuse_nothing(series, checked)
         if options.strict:
             _refuse_findings(checked)
-        sweep = _Sweep(store, series, profile, probes, device, options, progress)
+        words = (store, series, profile, probes, device, options, progress)
+        if INJECTION in profile.tracks and options.shard is None and not options.assemble:
+            _prepare_injection(*words, checked)  # refuses before hours of measuring
+        sweep = _Sweep(*words)
         done = sweep.measure_missing(checked)
         injected = None
         if INJECTION in profile.tracks and any(not c.reason for c in checked):
-            injected = _inject(store, series, profile, probes, device, options, progress, checked)
+            injected = _inject(
+                options, progress, profile, checked, _prepare_injection(*words, checked)
+            )
         if options.shard is None:
             store.forget_shards()
     found = tuple(warnings) + tuple(sweep.found)
     return Outcome(out, *done, found, sweep.seconds, injected)
 
 
-def _inject(
+def refuse_early(series: Series, profile: Profile, out: Path, options: Options) -> None:
+    """Refuse what would fail after long work, or on every node of a cluster.
+
+    Raises:
+        UsageError: a series, a profile or a background that cannot be used.
+    """
+    _refuse_unknown(options.exclude, series)
+    _check_subsets(series, load_fact_probes())
+    for revision in series.revisions:
+        if revision.name not in options.exclude and not revision.remote:
+            config = check_config(revision.path, trust_remote_code=options.trust_remote_code)
+            refuse_untraceable(config, revision.path, profile)
+    if INJECTION in profile.tracks and not RunStore(out).parts("injection_runs"):
+        refuse_unreadable(profile.injection.background)
+
+
+def _prepare_injection(
     store: RunStore,
     series: Series,
     profile: Profile,
@@ -229,12 +245,13 @@ def _inject(
     options: Options,
     progress: Progress,
     checked: Sequence[Checked],
-) -> Injected:
+) -> tuple[Track, list[RunPlan], list[Source]]:
     """The injection track, from measured revisions and from those named by the profile.
 
     Raises:
-        PartialError: runs that no shard has finished where shards are only put together, or
-            another process at work on a shard's runs.
+        IntegrityError: a start revision knows passages of the corpus already.
+        UsageError: plans that cannot be made.
+        PartialError: no shard has audited the corpus where shards are only put together.
     """
     seen = {c.revision.name for c in checked}
     named = [
@@ -252,15 +269,34 @@ def _inject(
     )  # fmt: skip
     order = {r.name: i for i, r in enumerate(series.revisions)}
     usable.sort(key=lambda c: order[c.revision.name])
-    plans = plans_of(profile, corpus, [c.revision for c in usable])
-    starts = list(dict.fromkeys(p.revision for p in plans))
-    if (n := len(starts)) < (asked := len(profile.injection.starts)) and options.shard is None:
-        progress.warn(f"injection starts from {n} revisions, not {asked}: the series has no more")
     with_own = [c for c in usable if c.listed and has_tokenizer(c.listed)]
     sources = [
         Source(c.revision, c.identity, functools.partial(_files, c, with_own, store, options))
         for c in usable
     ]
+    revisions = [c.revision for c in usable]
+    plans_of(profile, corpus, revisions)  # refuses what cannot be planned before the audit
+    track = audited(track, sources, measure=not options.assemble)
+    return track, plans_of(profile, track.corpus, revisions), sources
+
+
+def _inject(
+    options: Options,
+    progress: Progress,
+    profile: Profile,
+    checked: Sequence[Checked],
+    prepared: tuple[Track, list[RunPlan], list[Source]],
+) -> Injected:
+    """Carry out the injection runs of this process.
+
+    Raises:
+        PartialError: runs that no shard has finished where shards are only put together, or
+            another process at work on a shard's runs.
+    """
+    track, plans, sources = prepared
+    starts = list(dict.fromkeys(p.revision for p in plans))
+    if (n := len(starts)) < (asked := len(profile.injection.starts)) and options.shard is None:
+        progress.warn(f"injection starts from {n} revisions, not {asked}: the series has no more")
     if options.assemble and (left := unfinished(track, plans, sources)):
         raise PartialError(
             f"{len(left)} of {len(plans)} injection runs are not finished yet, first {left[0]}: "
@@ -272,7 +308,7 @@ def _inject(
     dealt = dealt_by_checkpoint(profile.tracks, last=True)
     mine = [starts[k] for k in options.shard.starts(len(starts), n, dealt)]
     with contextlib.ExitStack() as stack:
-        locks = [(name, store.alone(INJECTION, name)) for name in mine]
+        locks = [(name, track.store.alone(INJECTION, name)) for name in mine]
         claimed = {name for name, lock in locks if stack.enter_context(lock)}
         done = run_injection(track, [p for p in plans if p.revision in claimed], sources)
     if busy := [name for name in mine if name not in claimed]:

@@ -26,7 +26,7 @@ from factlife.errors import PartialError, UsageError
 from factlife.injection.corpus import load_corpus
 from factlife.runner.injection import plans_of
 from factlife.runner.progress import Progress, Silent
-from factlife.runner.run import Options, Outcome, run
+from factlife.runner.run import Options, Outcome, refuse_early, run
 from factlife.runner.shards import INJECTION, ROW, Shard, dealt_by_checkpoint, own_downloads
 from factlife.runner.tracks import Tracks
 from factlife.series.discover import find_series
@@ -161,10 +161,11 @@ def run_on_cluster(
     The same call goes on where an earlier one ended. Stopped by hand, it cancels its tasks.
 
     Raises:
-        UsageError: no submitit, no Slurm, or a task that Slurm refuses.
+        UsageError: what a run refuses; no submitit, no Slurm, or a task that Slurm refuses.
         PartialError: shards that failed every time; what was finished is kept.
     """
     out = out.resolve()  # a node may start elsewhere
+    refuse_early(series, profile, out, options)
     pieces = _Pieces.of(series, profile, out, options)
     executor = _executor(out / FOLDER, cluster)
     total = cluster.array_size or pieces.shards
@@ -354,6 +355,8 @@ def _watch(
                 ended[shard] = f"{state}, without a result; log {job.paths.stderr}"
             elif state in ENDED or state == GONE:
                 over.add(shard)
+        still = {job.job_id for shard, job in open_.items() if shard not in ended}
+        now = {job: state for job, state in now.items() if job in still}
         progress.advance(pieces.done(), _detail(now, ended, len(jobs)))
         for reason in {s.reason for s in now.values()} & set(HOPELESS) - told:
             told.add(reason)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -90,3 +91,39 @@ class RowSource:
     def seek(self, position: Mapping[str, int]) -> None:
         """Go to a position that `position` returned."""
         self._batch = position["batch"]
+
+
+class Ahead:
+    """A source whose next batch is made in a thread while the present one is trained on.
+
+    The position is that of the batches handed out: what is made ahead is not counted.
+    """
+
+    def __init__(self, source: BatchSource) -> None:
+        self._source = source
+        self._position = source.position()
+        self._worker = ThreadPoolExecutor(1)
+        self._waiting: Future[tuple[Batch, dict[str, int]]] | None = None
+
+    def _make(self) -> tuple[Batch, dict[str, int]]:
+        return self._source.next_batch(), self._source.position()
+
+    def next_batch(self) -> Batch:
+        """The batch at the current position. Raises what the source raises for this batch."""
+        waiting = self._waiting or self._worker.submit(self._make)
+        self._waiting = None
+        batch, self._position = waiting.result()
+        self._waiting = self._worker.submit(self._make)
+        return batch
+
+    def position(self) -> dict[str, int]:
+        """The source's position after the last batch that was handed out."""
+        return dict(self._position)
+
+    def seek(self, position: Mapping[str, int]) -> None:
+        """Go to a position that `position` returned."""
+        if self._waiting is not None:
+            wait([self._waiting])
+            self._waiting = None
+        self._source.seek(position)
+        self._position = dict(position)

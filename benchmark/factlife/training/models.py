@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from transformers import (
     AutoModelForCausalLM,
     GPT2Config,
@@ -102,7 +103,8 @@ def model_config(
     """The configuration of a small model with tied embeddings and no dropout.
 
     Raises:
-        UsageError: unknown architecture; the message names the valid ones.
+        UsageError: unknown architecture; the message names the valid ones. Or a shape that the
+            architecture has not, such as heads of odd width where positions are rotated.
     """
     if arch not in _CONFIGS:
         raise UsageError(
@@ -117,7 +119,13 @@ def model_config(
         "tie_word_embeddings": True,
         "initializer_range": shape.init_std,
     }
-    return _CONFIGS[arch](shape, common)
+    try:
+        return _CONFIGS[arch](shape, common)
+    except StrictDataclassError as error:
+        why = " ".join(str(error).split())
+        raise UsageError(
+            f"{arch} of width {shape.width} with {shape.heads} heads: {why}; choose other sizes"
+        ) from error
 
 
 def build_model(

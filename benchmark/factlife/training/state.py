@@ -135,7 +135,8 @@ class _Pieces:
 
     def __init__(self, files: Sequence[Path]) -> None:
         """Raises SafetensorError or OSError for a damaged or absent file."""
-        self._files = [safe_open(f, framework="pt") for f in files]
+        opened: Any = safe_open  # its stub has no types
+        self._files = [opened(f, framework="pt") for f in files]
         self._where: dict[str, list[tuple[int, tuple[int, ...]]]] = {}
         for i, file in enumerate(self._files):
             for name in file.keys():  # noqa: SIM118

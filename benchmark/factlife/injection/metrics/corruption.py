@@ -7,8 +7,8 @@ C = steps at which the facts were asked, n = facts.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -26,15 +26,36 @@ class Facts:
 
     Attributes:
         steps: [C].
-        relations: [n].
+        ids, relations: [n].
         logprob: [C, n] nats.
         whole: [C, n] 1 where every answer token is the argmax.
     """
 
     steps: Ints
+    ids: tuple[str, ...]
     relations: tuple[str, ...]
     logprob: Floats
     whole: Floats
+
+    def only(self, ids: Sequence[str]) -> Self:
+        """The facts with these ids, in their order."""
+        at = [self.ids.index(i) for i in ids]
+        relations = tuple(self.relations[i] for i in at)
+        return replace(
+            self,
+            ids=tuple(ids),
+            relations=relations,
+            logprob=self.logprob[:, at],
+            whole=self.whole[:, at],
+        )
+
+    def lost(self, before: int, then: int) -> Floats | None:
+        """[n] nats lost from one step to another; None where one of them was not asked at."""
+        steps = self.steps.tolist()
+        if before not in steps or then not in steps:
+            return None
+        change: Floats = self.logprob[steps.index(before)] - self.logprob[steps.index(then)]
+        return change
 
 
 def read_facts(table: pa.Table, name: str) -> Facts | None:
@@ -52,8 +73,28 @@ def read_facts(table: pa.Table, name: str) -> Facts | None:
     _, first = np.unique(code, return_index=True)
     relations = rows["relation"].take(pa.array(first)).to_pylist()
     keep = ~np.isnan(np.vstack([logprob, whole])).any(axis=0)
-    kept = tuple(relations[i] for i in np.flatnonzero(keep))
-    return Facts(steps.astype(np.int64), kept, logprob[:, keep], whole[:, keep])
+    kept = np.flatnonzero(keep)
+    names = ids.dictionary.to_pylist()
+    return Facts(
+        steps.astype(np.int64),
+        tuple(names[i] for i in kept),
+        tuple(relations[i] for i in kept),
+        logprob[:, keep],
+        whole[:, keep],
+    )
+
+
+def background_run(runs: Sequence[Row], run: Row) -> str | None:
+    """Name of the background-only run of a main run: of its seed, or the first of its start."""
+    found = [
+        r
+        for r in runs
+        if r["study"] == "background"
+        and not r["reason"]
+        and (r["position"], r["revision"]) == (run["position"], run["revision"])
+    ]
+    found.sort(key=lambda r: (r["seed"] != run["seed"], r["seed"]))
+    return str(found[0]["injection_run"]) if found and run["study"] == "main" else None
 
 
 def phase_steps(run: Row, measured: Sequence[int]) -> dict[str, int]:

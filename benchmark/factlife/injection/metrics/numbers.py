@@ -48,12 +48,15 @@ class Numbers:
     Attributes:
         facts: of the fact-probes data set, where they were asked.
         background: (step, loss) where it was measured.
+        alone, background_alone: the same of the start's background-only run, if there is one.
     """
 
     c: Curves
     boot: Bootstrap
     facts: corruption.Facts | None
     background: Sequence[tuple[int, float]]
+    alone: corruption.Facts | None = None
+    background_alone: Sequence[tuple[int, float]] = ()
     found: Found = field(default_factory=dict)
 
     def compute(self) -> Found:
@@ -226,8 +229,24 @@ class Numbers:
                 for metric, s in self._decay(r).items():
                     yield (metric, scope(a, d)), s
             if arms:
-                for metric, s in self._decay(kept.pooled([found[a] for a in arms])).items():
+                pooled = kept.pooled([found[a] for a in arms])
+                for metric, s in self._decay(pooled).items():
                     yield (metric, scope(d)), s
+                if d is None:
+                    yield from self._kept_after(pooled, None)
+                    for a in arms:
+                        yield from self._kept_after(found[a], a)
+
+    def _kept_after(self, r: kept.Retention | str, arm: str | None) -> Iterator[tuple[Key, Sample]]:
+        """R at times that all runs share, for as long as this one was followed."""
+        if isinstance(r, str) or not kept.has_gain(r, self.boot):
+            return
+        times = kept.shared_times(r.t[-1])
+        curves = np.vstack([r.curve, kept.curve_draws(r, self.boot)])
+        at = kept.over_log(r.t, curves, times)
+        for t, values in zip(times.tolist(), at.T, strict=True):
+            s = Sample(float(values[0]), values[1:], len(self.c.passages))
+            yield ("injection.retention", scope(arm, f"t{t:g}")), s
 
     def _decay(self, r: kept.Retention | str) -> dict[str, Sample]:
         n = len(self.c.passages)
@@ -362,7 +381,7 @@ class Numbers:
         if self.facts is not None and self.facts.relations:
             yield from self._facts_lost(self.facts)
         if len(self.background) > 1:
-            loss = dict(self.background)
+            loss, other = dict(self.background), dict(self.background_alone)
             at = corruption.phase_steps(self.c.run, sorted(loss))
             for phase in ("during", "after"):
                 change = loss[at[phase]] - loss[at["before"]]
@@ -370,6 +389,12 @@ class Numbers:
                     ("injection.background_loss_change", phase),
                     Sample(change, np.empty(0), 1),
                 )
+                if at[phase] in other and at["before"] in other:
+                    excess = change - (other[at[phase]] - other[at["before"]])
+                    yield (
+                        ("injection.background_loss_excess", phase),
+                        Sample(excess, np.empty(0), 1),
+                    )
 
     def _facts_lost(self, f: corruption.Facts) -> Iterator[tuple[Key, Sample]]:
         """Facts are resampled within relations, apart from the passages."""
@@ -386,7 +411,36 @@ class Numbers:
                 lost[metric] = Sample(float(x.mean()), sampler.means(x, ones), len(x))
             yield ("injection.facts_lost_nats", phase), lost["nats"]
             yield ("injection.facts_lost", phase), lost["share"]
-            yield ("injection.corruption", phase), self._per_nat(lost["nats"], at[phase])
+            raw = self._per_nat(lost["nats"], at[phase])
+            yield ("injection.corruption_uncorrected", phase), raw
+            yield from self._against_background(f, at["before"], at[phase], phase)
+
+    def _against_background(
+        self, f: corruption.Facts, before: int, then: int, phase: str
+    ) -> Iterator[tuple[Key, Sample]]:
+        """What real facts lose beyond what they lose on the same background without passages.
+
+        Fact by fact, so that what both runs share cancels; the same draws for all three numbers.
+        """
+        lost = self.alone.lost(before, then) if self.alone is not None else None
+        if self.alone is None or lost is None:
+            yield ("injection.corruption", phase), absent(len(f.ids), NO_BACKGROUND_RUN)
+            return
+        ids = [i for i in f.ids if i in set(self.alone.ids)]
+        if not ids:
+            yield ("injection.corruption", phase), absent(0, "no fact was asked in both runs")
+            return
+        mine, other = f.only(ids), self.alone.only(ids)
+        x, y = mine.lost(before, then), other.lost(before, then)
+        assert x is not None and y is not None  # both were asked at these steps
+        draws = len(self.boot.resampler.counts)
+        sampler = Resampler.make(mine.relations, draws, len(ids), self.boot.resampler.level)
+        ones = np.ones(len(ids))
+        alone = Sample(float(y.mean()), sampler.means(y, ones), len(ids))
+        excess = Sample(float((x - y).mean()), sampler.means(x - y, ones), len(ids))
+        yield ("injection.facts_lost_background", phase), alone
+        yield ("injection.facts_lost_excess", phase), excess
+        yield ("injection.corruption", phase), self._per_nat(excess, then)
 
     def _per_nat(self, lost: Sample, step: int) -> Sample:
         """Nats lost on a real fact per nat gained on a fictional target, at one step."""
@@ -404,6 +458,10 @@ class Numbers:
         return Sample(lost.value / gain.value, drawn, lost.n)
 
 
+NO_BACKGROUND_RUN = (
+    "no background-only run of this start to compare with (background_runs); what injection and "
+    "continued training take together is injection.corruption_uncorrected"
+)
 DECAY = (
     "injection.retained", "injection.decay_constant", "injection.decay_theil_sen",
     "injection.power_exponent", "injection.exponential_time", "injection.log_fit_advantage",

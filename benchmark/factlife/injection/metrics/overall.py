@@ -70,13 +70,18 @@ def measure_all(
         draws, seed, level: of the bootstrap.
     """
     curves = read_curves(tables)
+    runs = tables["injection_runs"].to_pylist()
     found = []
     for i, c in enumerate(curves):
         strata = np.char.add(np.char.add(c.arms, "."), c.halves)
         boot = Bootstrap.make(strata, draws, seed + i, level)
         facts = corruption.read_facts(tables["injection_recall"], c.name)
         background = corruption.background(tables["training_log"], c.name)
-        found.append(Numbers(c, boot, facts, background).compute())
+        alone, loss_alone = None, []
+        if (other := corruption.background_run(runs, c.run)) is not None:
+            alone = corruption.read_facts(tables["injection_recall"], other)
+            loss_alone = corruption.background(tables["training_log"], other)
+        found.append(Numbers(c, boot, facts, background, alone, loss_alone).compute())
     groups = grouped(curves, found)
     measured = [m for g in groups for m in _group(g, level)]
     main = [g for g in groups if g.study == "main"]
@@ -156,7 +161,10 @@ _FACTS = "bootstrap of facts within relations"
 _UNITS = {
     "injection.facts_lost": _FACTS,
     "injection.facts_lost_nats": _FACTS,
+    "injection.facts_lost_background": _FACTS,
+    "injection.facts_lost_excess": _FACTS,
     "injection.corruption": "bootstrap of facts within relations and of passages",
+    "injection.corruption_uncorrected": "bootstrap of facts within relations and of passages",
 }
 
 
@@ -283,10 +291,15 @@ def _frequency_slope(g: Runs, level: float) -> Iterator[Measured]:
 
 def _overall(prefix: str, measured: Sequence[Measured]) -> Iterator[Measured]:
     """The last position's numbers again, under the name that result.json shows first."""
-    inner = {
-        "injection.corruption": "during", "injection.facts_lost": "during",
-        "injection.facts_lost_nats": "during", "injection.background_loss_change": "during",
-    }  # fmt: skip
+    inner = dict.fromkeys(
+        (
+            "injection.corruption", "injection.corruption_uncorrected", "injection.facts_lost",
+            "injection.facts_lost_nats", "injection.facts_lost_background",
+            "injection.facts_lost_excess", "injection.background_loss_change",
+            "injection.background_loss_excess",
+        ),
+        "during",
+    )  # fmt: skip
     for m in measured:
         if m.scope == scope(prefix, inner.get(m.metric, "")):
             yield Measured(m.metric, "overall", m.revision, m.estimate)

@@ -129,7 +129,7 @@ def learning(view: View) -> Section | None:
     return Section("dynamics", "Learning facts from nothing", "Learning", body, figures)
 
 
-_RUN_COLUMNS = {
+RUN_COLUMNS = {
     "dynamics.formation": "baseline reached, t1",
     "dynamics.plateau_end": "plateau left, t2",
     "dynamics.plateau_end_twin": "known parts from unseen, t2′",
@@ -140,8 +140,8 @@ _RUN_COLUMNS = {
 
 
 def _runs(view: View, s: Study, conditions: Sequence[str]) -> Html:
-    rows = [[s.labels[c], _baseline(s, c), *_cells(view, c, _RUN_COLUMNS)] for c in conditions]
-    head = ["runs", "baseline", *_RUN_COLUMNS.values()]
+    rows = [[s.labels[c], _baseline(s, c), *_cells(view, c, RUN_COLUMNS)] for c in conditions]
+    head = ["runs", "baseline", *RUN_COLUMNS.values()]
     caption = "Moments of learning (steps; interval over seeds beneath)"
     return h("details", h("summary", "Every condition as a table"), table(caption, head, rows))
 

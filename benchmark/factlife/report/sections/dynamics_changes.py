@@ -17,7 +17,7 @@ from factlife.report.tables import estimate, table
 from factlife.report.view import Row, View
 
 _ACCURACY = Scale("share of values")
-_COLUMNS = {
+COLUMNS = {
     "dynamics.lose10": "steps to lose a tenth of the old",
     "dynamics.gain50": "steps to gain half of the new",
     "dynamics.old_min": "lowest accuracy on old people",
@@ -34,7 +34,7 @@ def fine_tuning(view: View) -> Section | None:
         return None
     conditions = s.of_kind("fine_tuned")
     figures = [_curves(s, conditions), *_replay(s), *_swap(s)]
-    rows = [[s.labels[c], *(estimate(view.score(m, c, "")) for m in _COLUMNS)] for c in conditions]
+    rows = [[s.labels[c], *(estimate(view.score(m, c, "")) for m in COLUMNS)] for c in conditions]
     caption = "Fine-tunings (interval over seeds beneath)"
     body = join([
         paragraphs(
@@ -44,7 +44,7 @@ def fine_tuning(view: View) -> Section | None:
         h(
             "details",
             h("summary", "Every fine-tuning as a table"),
-            table(caption, ["fine-tuning", *_COLUMNS.values()], rows),
+            table(caption, ["fine-tuning", *COLUMNS.values()], rows),
         ),
     ])  # fmt: skip
     return Section("dynamics-tuning", "New facts against old ones", "Fine-tuning", body, figures)
@@ -168,4 +168,5 @@ def _number(row: Row) -> Html:
     if row["ci_low"] is not None and row["ci_high"] is not None:
         parts.append(f" ({text.interval(row['ci_low'], row['ci_high'], row['unit'])})")
     asked = f"wanted {row['wanted']} · holds: {row['holds']} · n = {row['n']:,}"
+    asked += f" · {row['reason']}" if row["reason"] else ""
     return join([*parts, h("small", asked)])
