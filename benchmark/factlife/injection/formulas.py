@@ -101,33 +101,31 @@ FORMULAS: Mapping[str, Formula] = {
     ),
     "injection.generation_midpoint": ("m of the same fit", OURS, SANDWICH),
     "injection.corruption": (
-        "excess loss of the 160 facts / gain of injected targets, at T_last + W; none unless the "
-        "gain is above 0 with its interval", "joins injection-2024 and dynamics-2025",
-        f"{FACTS} and of passages",
-    ),
-    "injection.corruption_uncorrected": (
-        "the same with the loss itself, continued training included",
+        "mean_f (x_f - y_f) / gain of injected targets; x_f = ln p_f(before) - ln p_f(T_last + W) "
+        "with injection, y_f = the same in the run of this start on the same background without "
+        "passages; none without such a run, or unless the gain is above 0 with its interval",
         "joins injection-2024 and dynamics-2025", f"{FACTS} and of passages",
     ),
-    "injection.facts_lost_background": (
-        "mean_f ln p_f(before) - ln p_f(T_last + W) in the same training without passages", OURS,
-        FACTS,
-    ),
-    "injection.facts_lost_excess": (
-        "mean_f of the loss with passages - that without, fact by fact", OURS, FACTS
-    ),
-    "injection.background_loss_excess": (
-        "change of the loss on held-out background with passages - that without", OURS, ONE_RUN
+    "injection.corruption_uncorrected": (
+        "mean_f x_f / gain of injected targets", "joins injection-2024 and dynamics-2025",
+        f"{FACTS} and of passages",
     ),
     "injection.facts_lost_nats": (
-        "mean_f ln p_f(before) - ln p_f(T_last + W)", "after dynamics-2025", FACTS
+        "mean_f x_f, x_f = ln p_f(before) - ln p_f(T_last + W)", "after dynamics-2025", FACTS
     ),
+    "injection.facts_lost_background": (
+        "mean_f y_f: x_f in the background-only run of this start", OURS, FACTS
+    ),
+    "injection.facts_lost_excess": ("mean_f (x_f - y_f)", OURS, FACTS),
     "injection.facts_lost": (
         "whole-answer accuracy before - at T_last + W", "after dynamics-2025",
         f"{FACTS}; Wilson where no fact differs",
     ),
     "injection.background_loss_change": (
         "loss on held-out background at T_last + W - before", "after injection-2024", ONE_RUN
+    ),
+    "injection.background_loss_excess": (
+        "injection.background_loss_change minus the same in the background-only run", OURS, ONE_RUN
     ),
     "injection.fluctuation": (
         "mean over controls of SD(l(t + m) - l(t)) / sqrt(m), m = steps between close readings",
