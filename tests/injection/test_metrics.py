@@ -475,7 +475,8 @@ def test_between_times_a_curve_is_straight_over_the_logarithm() -> None:
 
 def test_the_retention_that_is_shown_is_the_curve_at_shared_times() -> None:
     gain = {("duplication", d): 2.0 for d in DEPTHS}
-    design = tiny(Truth(gain, {"": log_decay}, rise=5, own=0.05, shared=0.5), tail=900)
+    fading = {"": lambda t: 0.97 - 0.25 * np.log10(np.maximum(t, 1))}
+    design = tiny(Truth(gain, fading, rise=5, own=0.05, shared=0.5), tail=900)
     c = curves_of(design)
     r = retention(c, c.by_passage(), "duplication")
     assert not isinstance(r, str)
