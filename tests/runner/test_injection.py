@@ -380,8 +380,8 @@ def test_cost_by_hand() -> None:
     # 6 x 1000 + 6 x 2 x 16 x 48 = 15216 FLOPs a token; probing a third
     assert made.flops == 15216 * (7296 + 3324 / 3)
     assert made.seconds == made.flops / 1e6
-    # 16 x 1000 + 384 tokens x 135 bytes x 16 channels x 2 layers + 16 bytes x 384 x 50
-    assert made.memory == 16_000 + 384 * 135 * 32 + 16 * 384 * 50
+    # 16 x 1000 + 384 tokens x 104 bytes x 16 channels x 2 layers + 16 bytes x 384 x 50
+    assert made.memory == 16_000 + 384 * 104 * 32 + 16 * 384 * 50
 
 
 def test_memory_by_hand() -> None:
@@ -485,7 +485,7 @@ def test_the_demo_books_injection_by_itself(
     from factlife.runner import demo
     from factlife.runner.run import Outcome
 
-    done = Injected(("a", "b", "c", "d"), (), (), seconds=0.0)
+    done = Injected(("a", "b", "c", "d", "e"), (), (), seconds=0.0)
     outcome = Outcome(tmp_path, ("step0",), (), injected=done)
     monkeypatch.setattr(demo, "train_reference_series", lambda *_, **__: Path(series.source))
     monkeypatch.setattr(demo, "run", lambda *_: outcome)
@@ -496,7 +496,9 @@ def test_the_demo_books_injection_by_itself(
     stages = {s.name: s for s in made.stages}
     assert list(stages) == ["training", "recall", "injection", "dynamics", "report and board"]
     assert stages["injection"].budget == 70 and stages["injection"].seconds == 0.0
-    assert stages["injection"].detail == "4 runs from 2 checkpoints x 2 seeds, 0 kept"
+    assert stages["injection"].detail == (
+        "5 runs: 2 checkpoints x 2 seeds, one without passages; 0 kept"
+    )
 
 
 @pytest.mark.parametrize(

@@ -96,7 +96,8 @@ def demo_profile(seed: int) -> Profile:
 
 
 def _injected(done: Injected) -> str:
-    return f"{len(done.measured)} runs from 2 checkpoints x 2 seeds, {len(done.reused)} kept"
+    n, kept = len(done.measured), len(done.reused)
+    return f"{n} runs: 2 checkpoints x 2 seeds, one without passages; {kept} kept"
 
 
 class _Clock:

@@ -403,8 +403,9 @@ def old_knowledge(view: View) -> Section | None:
     figures = [_old(found, rows, *about) for about in _OLD]
     body = paragraphs(
         "New knowledge may be bought with old. Real facts are asked with the source template "
-        "before, during and after injection; ordinary training goes on meanwhile, so a change "
-        "need not be due to the injected passages alone."
+        "before, during and after injection. Ordinary training goes on meanwhile, so a change "
+        "need not be due to the injected passages alone: the corruption metric subtracts what the "
+        "same training takes without them, where the start has such a run."
     )
     return Section("corruption", "Corruption of old knowledge", "Corruption", body, figures)
 

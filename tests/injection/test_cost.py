@@ -1,0 +1,54 @@
+"""Predicted memory of an update against torch's own record of allocations."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from tests.bench_circuits import peak_bytes
+from transformers import AutoModelForCausalLM, GPT2Config, GPTNeoXConfig, LlamaConfig, Olmo2Config
+
+from factlife.config import Injection
+from factlife.injection.cost import ACTIVATIONS, Shape, memory
+from factlife.training import RowSource, Trainer, TrainingConfig
+
+LAYERS, WIDTH, VOCABULARY, ROWS, CONTEXT = 4, 128, 1024, 8, 128
+COMMON = {"vocab_size": VOCABULARY, "bos_token_id": 0, "eos_token_id": 0}
+
+
+def config(kind: str) -> Any:
+    """A small model with an FFN as wide as the architecture's usual one."""
+    if kind == "gpt2":
+        return GPT2Config(
+            n_embd=WIDTH, n_layer=LAYERS, n_head=4, n_positions=CONTEXT,
+            resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, **COMMON,
+        )  # fmt: skip
+    made = {"gpt_neox": GPTNeoXConfig, "llama": LlamaConfig, "olmo2": Olmo2Config}[kind]
+    ffn = 4 * WIDTH if kind == "gpt_neox" else 8 * WIDTH // 3
+    return made(
+        hidden_size=WIDTH, num_hidden_layers=LAYERS, num_attention_heads=4, intermediate_size=ffn,
+        max_position_embeddings=CONTEXT, **COMMON,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float32"])
+@pytest.mark.parametrize("kind", sorted(ACTIVATIONS))
+def test_the_peak_of_an_update_is_the_predicted_one(kind: str, precision: str) -> None:
+    """Of the second of two micro-batches, when the gradients are there; weights and moments are."""
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config(kind))
+    n = sum(p.numel() for p in model.parameters())
+    rows = torch.randint(2, VOCABULARY, (4 * ROWS, CONTEXT))
+    training = TrainingConfig(
+        steps=9, batch_rows=ROWS, context=CONTEXT, accumulation=2, precision=precision
+    )
+    trainer = Trainer(model, RowSource(rows, ROWS), training, "cpu")
+    trainer.advance()
+    peak, _ = peak_bytes(trainer.advance)
+    tied = config(kind).tie_word_embeddings
+    shape = Shape(n, LAYERS, WIDTH, VOCABULARY, kind, tied)
+    settings = Injection(batch_rows=ROWS, context=CONTEXT, accumulation=2)
+    expected = memory(shape, settings, half=precision == "bfloat16")
+    predicted = expected.total - expected.weights - expected.moments
+    assert 0.85 <= predicted / peak <= 1.2
