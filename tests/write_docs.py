@@ -11,7 +11,11 @@ from tests import study_page
 from typer.main import get_command
 from typer.testing import CliRunner
 
+from factlife.circuits.metrics import formulas as circuit_formulas
 from factlife.cli import app
+from factlife.dynamics import formulas as dynamics_formulas
+from factlife.injection import formulas as injection_formulas
+from factlife.recall import formulas as recall_formulas
 from factlife.result import result_schema
 from factlife.schema import columns_markdown
 from factlife.scores import METRICS, Metric
@@ -71,9 +75,14 @@ METRICS_HEAD = """\
 Written by `tox -e docs` from `factlife/scores.py`. Every number bears an interval at the profile's
 level; the method that was used is in the table `scores`, in `interval_method`. Headlines are in
 **bold**. A number marked † depends on the tokenizer: it is reported, and never a headline. Numbers
-are per revision unless they are marked "series". D = training tokens, f = a fact, i = its answer's
-tokens, K = a relation's candidates, p = probability, KL and ln in nats.
+are per revision unless they are marked "series". p = probability, KL and ln in nats.
 """
+LETTERS = {
+    "recall": recall_formulas,
+    "circuits": circuit_formulas,
+    "injection": injection_formulas,
+    "dynamics": dynamics_formulas,
+}  # track -> module whose docstring explains its letters, after the first paragraph
 
 
 def metrics_page() -> str:
@@ -83,6 +92,7 @@ def metrics_page() -> str:
         mine = [m for m in METRICS if m.track == track]
         heads = sum(m.headline for m in mine)
         parts.append(f"\n## {track.capitalize()}: {len(mine)} metrics, {heads} headlines\n\n")
+        parts.append((LETTERS[track].__doc__ or "").partition("\n\n")[2].strip() + "\n\n")
         parts.append("| name | unit | better | formula | meaning | interval | source |\n")
         parts.append("|---|---|---|---|---|---|---|\n")
         parts += [_metric_row(m) for m in mine]
@@ -92,8 +102,7 @@ def metrics_page() -> str:
 def _metric_row(m: Metric) -> str:
     name = f"**`{m.name}`**" if m.headline else f"`{m.name}`"
     name += ("" if m.tokenizer_free else " †") + ("" if m.per_revision else " (series)")
-    formula = m.formula or "see its track's code"
-    cells = (name, m.unit, m.direction, formula, m.meaning, m.interval or "-", m.source or "-")
+    cells = (name, m.unit, m.direction, m.formula, m.meaning, m.interval, m.source)
     return "| " + " | ".join(c.replace("|", "\\|") for c in cells) + " |\n"
 
 

@@ -16,7 +16,9 @@ from factlife.circuits import metrics as circuit_metrics
 from factlife.circuits.metrics.formulas import FORMULAS as CIRCUIT_FORMULAS
 from factlife.config import Circuits, Intervals, from_mapping
 from factlife.dynamics import metrics as dynamics_metrics
+from factlife.dynamics.formulas import FORMULAS as DYNAMICS_FORMULAS
 from factlife.injection import metrics as injection_metrics
+from factlife.injection.formulas import FORMULAS as INJECTION_FORMULAS
 from factlife.recall import metrics as recall_metrics
 from factlife.recall.formulas import FORMULAS as RECALL_FORMULAS
 from factlife.recall.metrics import Checkpoint
@@ -55,26 +57,28 @@ class Metric:
 
     @property
     def formula(self) -> str:
-        """How the value is made; empty where its track does not say."""
+        """How the value is made."""
         return _formula(self.name)[0]
 
     @property
     def source(self) -> str:
-        """Paper and section, or `ours`; empty where its track does not say."""
+        """Paper and section, or `ours`."""
         return _formula(self.name)[1]
 
     @property
     def interval(self) -> str:
-        """How the interval is made; empty where its track does not say."""
+        """How the interval is made."""
         return _formula(self.name)[2]
 
 
 def _formula(name: str) -> tuple[str, str, str]:
-    return FORMULAS.get(name, ("", "", ""))
+    return FORMULAS[name]
 
 
 # Formula, source and interval method of each metric, from the tracks that state them.
-FORMULAS: Mapping[str, tuple[str, str, str]] = {**RECALL_FORMULAS, **CIRCUIT_FORMULAS}
+FORMULAS: Mapping[str, tuple[str, str, str]] = {
+    **RECALL_FORMULAS, **CIRCUIT_FORMULAS, **INJECTION_FORMULAS, **DYNAMICS_FORMULAS,
+}  # fmt: skip
 
 
 _ACCURACY = "share of facts"

@@ -275,6 +275,45 @@ def test_a_model_that_diverges_is_recorded_and_the_others_go_on(
     assert (again.reused, again.failed) == (("late-seed0",), ("mid-seed0",))
 
 
+# ---- the background-only run -------------------------------------------------------------------
+
+
+def test_a_background_only_run_is_planned_for_the_last_or_for_each_start() -> None:
+    starts = [Start("mid", "step30"), Start("late", "step100")]
+
+    def names(**changes: Any) -> list[str]:
+        return [p.name for p in make_plans(corpus(), replace(SMALL, **changes), starts)]
+
+    assert names() == ["mid-seed0", "late-seed0"]
+    assert names(background_runs="last") == ["mid-seed0", "late-seed0", "background-late-seed0"]
+    assert names(background_runs="each", seeds=3).count("background-mid-seed0") == 1
+    assert len(names(background_runs="each", study="lr", rates=(1e-3,))) == 2  # main runs alone
+
+
+def test_a_background_only_run_trains_on_the_same_rows_without_passages(
+    series: Series, tmp_path: Path
+) -> None:
+    """Equal losses until the first passage, other ones after; no probes, the facts all the same."""
+    root = tmp_path / "run"
+    done = inject(series, root, starts=("late",), background_runs="last")
+    assert done.measured == ("late-seed0", "background-late-seed0")
+    store = RunStore(root)
+    log = store.read("training_log").to_pylist()
+    with_, without = ([r["loss"] for r in log if r["injection_run"] == n] for n in done.measured)
+    first = SMALL.lead_in
+    assert with_[1 : first + 1] == without[1 : first + 1] and with_[first + 1] != without[first + 1]
+    for table in ("probes", "injections", "injection_passages"):
+        assert set(store.read(table)["injection_run"].to_pylist()) == {"late-seed0"}
+    asked: dict[str, set[Any]] = {}
+    for r in store.read("injection_recall").to_pylist():
+        asked.setdefault(r["injection_run"], set()).add((r["step"], r["fact_id"]))
+    assert asked["late-seed0"] == asked["background-late-seed0"]
+    row = store.read("injection_runs").to_pylist()[0]
+    assert (row["injection_run"], row["study"]) == ("background-late-seed0", "background")
+    again = inject(series, root, starts=("late",), background_runs="last")
+    assert again.reused == done.measured and not again.measured
+
+
 # ---- studies and profiles --------------------------------------------------------------------
 
 
@@ -318,8 +357,11 @@ def test_every_shipped_profile_that_injects_makes_plans(name: str) -> None:
     from factlife.injection.corpus import load_corpus
 
     made = plans_of(profile, load_corpus(profile.injection.corpus), revisions([0, 100, 400, 1000]))
-    assert len(made) == len(profile.injection.starts) * profile.injection.seeds
-    assert all(p.balanced == (profile.injection.seeds % 3 == 0) for p in made)
+    main = [p for p in made if p.study == "main"]
+    alone = {"last": 1, "each": len(profile.injection.starts)}[profile.injection.background_runs]
+    assert len(main) == len(profile.injection.starts) * profile.injection.seeds
+    assert len(made) == len(main) + alone
+    assert all(p.balanced == (profile.injection.seeds % 3 == 0) for p in main)
 
 
 def test_the_demo_trains_on_the_text_of_its_own_series() -> None:
@@ -377,7 +419,7 @@ def test_a_billion_parameters_in_three_gpu_hours() -> None:
 
     profile = load_profile("standard")
     plans = plans_of(profile, load_corpus(profile.injection.corpus), revisions([1, 118, 333, 1000]))
-    assert len(plans) == 10  # three stages by three seeds, and one without passages
+    assert len(plans) == 10 and plans[-1].name == "background-late-seed0"
     made = cost(
         plans, Shape(1_177_000_000, 16, 2048, 50304), 70_000, 2_500, 0.4 * 989e12, half=True
     )
