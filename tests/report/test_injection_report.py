@@ -84,7 +84,12 @@ def test_every_injection_figure_has_rows_in_each_of_its_panels(page: Element) ->
 
 def test_headline_cards_show_the_injection_track(run: RunStore, page: Element) -> None:
     metrics = json.loads((run.root / "result.json").read_text("utf-8"))["metrics"]
-    for name in ("effectivity", "decay_constant", "corruption"):
+    # no background-only run in it: corruption has no number, and says so
+    cards = page.one("section", id="headline")
+    unknown = cards.one("article", data_metric="injection.corruption").all("p", class_="value")
+    assert metrics["injection.corruption"]["value"] is None
+    assert "missing" in unknown[0].attributes["class"]
+    for name in ("effectivity", "decay_constant"):
         wanted = metrics[f"injection.{name}"]
         card = page.one("section", id="headline").one("article", data_metric=f"injection.{name}")
         assert (
