@@ -36,6 +36,7 @@ from factlife.injection.batches import Heads, InjectionSource
 from factlife.injection.cost import Memory, Shape, memory, training_flops
 from factlife.injection.measure import plain_encoder, training_config
 from factlife.injection.probe import ProbePass
+from factlife.runner.cost import CPU_TRAINING, GPU_TRAINING
 from factlife.runner.plan import _matmul_speed, _training_speed, plan
 from factlife.runner.progress import Silent
 from factlife.runner.run import Options, run
@@ -247,7 +248,7 @@ def injection(b: Bench, size: Size) -> None:
     model = random_model(size, b.device)
     shape, s = size.shape(model), b.injection
     half = b.device.type != "cpu"
-    speed = _training_speed(b.device, half=half)
+    speed, share = _training_speed(b.device, half=half), GPU_TRAINING if half else CPU_TRAINING
     tokens = s.batch_rows * s.context
     flops = tokens * training_flops(shape, s)
     expected: Memory = memory(shape, s, half=half)
@@ -260,7 +261,7 @@ def injection(b: Bench, size: Size) -> None:
     say(
         f"b {size.name} update: predicted {flops / speed:.3f} s, measured {took:.3f} s, ratio "
         f"{flops / speed / took:.2f}; {flops / took / 1e12:.1f} TFLOP/s "
-        f"({flops / took / (speed / (0.4 if half else 0.25)):.0%} of a large product); memory "
+        f"({flops / took / (speed / share):.0%} of a large product); memory "
         f"predicted {expected.total / GB:.2f}, measured {held / GB:.2f} GB, ratio "
         f"{expected.total / held:.2f}"
     )

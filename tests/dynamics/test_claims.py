@@ -222,6 +222,19 @@ def test_a_time_that_was_not_reached_is_the_runs_length_beside_one_that_was() ->
     assert row["reason"] == "2 of 6 times were not reached; the run's length stands in"
 
 
+def test_distributions_without_the_uniform_runs_are_not_compared_with_them() -> None:
+    t = Tables()
+    power = replace(BASE, condition="n4096.power_law.a0.6", distribution="power_law", alpha=0.6)
+    warm = replace(BASE, condition="n4096.warm_up", distribution="warm_up")
+    for i, spec in enumerate((power, warm)):
+        for s in seeds(spec):
+            t.learned(s, 30, 400, accuracy=0.5 + 0.2 * i + 0.01 * s.seed)
+    rows = judged(t)
+    assert rows["C5"][0]["verdict"] == UNTESTED
+    assert rows["C6"][0]["number"].endswith("at the best alpha (0.6)")
+    assert rows["C6"][0]["value"] == pytest.approx(0.2)
+
+
 def test_growth_needs_three_sizes_that_were_left() -> None:
     t = Tables()
     for size in (1024, 2048, 4096):

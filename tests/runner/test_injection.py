@@ -380,8 +380,8 @@ def test_cost_by_hand() -> None:
     # 6 x 1000 + 6 x 2 x 16 x 48 = 15216 FLOPs a token; probing a third
     assert made.flops == 15216 * (7296 + 3324 / 3)
     assert made.seconds == made.flops / 1e6
-    # 16 x 1000 + 384 tokens x 135 bytes x 16 channels x 2 layers + 16 bytes x 384 x 50
-    assert made.memory == 16_000 + 384 * 135 * 32 + 16 * 384 * 50
+    # 16 x 1000 + 384 tokens x 104 bytes x 16 channels x 2 layers + 16 bytes x 384 x 50
+    assert made.memory == 16_000 + 384 * 104 * 32 + 16 * 384 * 50
 
 
 def test_memory_by_hand() -> None:

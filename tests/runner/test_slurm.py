@@ -121,6 +121,25 @@ def test_a_controller_that_does_not_answer_ends_no_task(
     assert slurm._slurm_states([job]) == {}
 
 
+@pytest.mark.parametrize(
+    ("state", "log", "wanted"),
+    [
+        ("CANCELLED", "*** STEP 1.0 CANCELLED ***\n", "CANCELLED, without a result; log "),
+        ("TIMEOUT", "", "TIMEOUT, without a result: its time was over before"),
+        ("FAILED", "x\nsrun: task 0: User defined signal 2\n\n", "give it more --time; log "),
+        ("FAILED", "Killed\n", "FAILED, without a result: Killed; log "),
+        ("GONE", None, "GONE, without a result; log "),
+    ],
+)
+def test_why_a_task_left_no_result(
+    state: str, log: str | None, wanted: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "1_0_log.err"
+    if log is not None:
+        path.write_text(log)
+    assert wanted in slurm._without_result(state, path)
+
+
 def test_what_every_task_would_refuse_is_refused_before_any_is_sent(
     series: Path, all_tracks: Profile, tmp_path: Path
 ) -> None:

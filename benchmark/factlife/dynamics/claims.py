@@ -335,8 +335,8 @@ def _alphas(e: Evidence) -> dict[float, list[Row]]:
     found: dict[float, list[Row]] = {}
     for r in e.where(distribution="power_law", kind="scratch"):
         found.setdefault(float(r["alpha"]), []).append(r)
-    if found:
-        found[0.0] = e.uniform(next(iter(found.values()))[0]["n_people"])
+    if found and (plain := e.uniform(next(iter(found.values()))[0]["n_people"])):
+        found[0.0] = plain
     return dict(sorted(found.items()))
 
 
@@ -346,7 +346,7 @@ def _mean_of(values: Values) -> float:
 
 def _imbalance(e: Evidence) -> Iterator[Number]:
     by_alpha = _alphas(e)
-    if len(by_alpha) < 2:
+    if len(by_alpha) < 2 or 0.0 not in by_alpha:
         return
     fastest = min(
         (a for a in by_alpha if a > 0), key=lambda a: _mean_of(e.times(by_alpha[a], "t2"))

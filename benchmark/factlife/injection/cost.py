@@ -29,8 +29,9 @@ from factlife.injection.plan import RunPlan
 
 WEIGHTS, GRADIENTS, MOMENTS, CAST = 4, 4, 8, 2  # bytes a parameter
 # Bytes that a forward keeps for the backward, a token, layer and channel, in (bfloat16, float32),
-# by `model_type`; an architecture that is not here counts as the largest.
-ACTIVATIONS = {"gpt_neox": (33, 64), "llama": (50, 74), "olmo2": (66, 90), "gpt2": (88, 135)}
+# by `model_type`, without dropout; an architecture that is not here counts as the largest.
+ACTIVATIONS = {"gpt_neox": (33, 64), "llama": (50, 74), "olmo2": (66, 90), "gpt2": (55, 104)}
+LARGEST = (66, 104)
 LOGITS = (14, 16)  # bytes a token and vocabulary entry
 # Bytes of the devices that `plan` names; a tenth is left to the libraries and to fragmentation.
 DEVICES = {"24 GB": 24e9, "40 GB": 40e9, "80 GB": 80e9, "141 GB": 141e9}
@@ -187,7 +188,7 @@ def memory(shape: Shape, settings: Injection, *, half: bool, devices: int = 1) -
     """Bytes of each of so many devices while a run with these settings trains."""
     n, s = shape.parameters, settings
     tokens = -(-s.batch_rows // (s.accumulation * devices)) * s.context
-    a_layer = ACTIVATIONS.get(shape.kind, max(ACTIVATIONS.values()))[0 if half else 1]
+    a_layer = ACTIVATIONS.get(shape.kind, LARGEST)[0 if half else 1]
     activations = tokens * a_layer * shape.width * shape.layers
     logits = LOGITS[0 if half else 1] * tokens * shape.vocabulary
     if s.checkpointing:  # what each layer begins from, and one layer when the logits are gone

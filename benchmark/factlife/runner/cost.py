@@ -16,7 +16,9 @@ TRACING = 1.3
 # Share of the speed of a large matrix product that scoring reaches: measured on a CPU, assumed on
 # a GPU, which short prompts fill less well.
 CPU_EFFICIENCY, GPU_EFFICIENCY = 0.45, 0.25
-TUNING_EFFICIENCY = 0.25  # the same of training in fp32, on short rows
+# The same of fine-tuning in fp32 on short rows, and of training and reading in injection runs.
+CPU_TUNING, GPU_TUNING = 0.55, 0.25
+CPU_TRAINING, GPU_TRAINING = 0.6, 0.4
 # Seconds a checkpoint in tables and files, whatever the model: measured.
 FIXED_SECONDS = 1.0
 LIBRARY_BYTES = 128 * 2**20
@@ -75,12 +77,13 @@ class Machine:
     Attributes:
         flops: FLOP/s of a large matrix product in the dtype of the run.
         download: bytes a second from the Hub; None for a series that is here.
-        efficiency: share of `flops` that scoring reaches.
+        efficiency: share of `flops` that scoring reaches, and `tuning` that fine-tuning does.
     """
 
     flops: float
     download: float | None = None
     efficiency: float = GPU_EFFICIENCY
+    tuning: float = GPU_TUNING
 
 
 @dataclass(frozen=True)
@@ -147,7 +150,7 @@ def tuning_flops(parameters: int, tuning: Tuning) -> float:
 
 def tuning_seconds(parameters: int, tuning: Tuning, machine: Machine) -> float:
     """Seconds of a fine-tuning, in fp32."""
-    return tuning_flops(parameters, tuning) / (TUNING_EFFICIENCY * machine.flops)
+    return tuning_flops(parameters, tuning) / (machine.tuning * machine.flops)
 
 
 def tuning_memory(parameters: int) -> int:

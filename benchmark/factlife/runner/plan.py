@@ -29,7 +29,11 @@ from factlife.injection.probe import shared_rows
 from factlife.recall.measure import prepare
 from factlife.runner.cost import (
     CPU_EFFICIENCY,
+    CPU_TRAINING,
+    CPU_TUNING,
     GPU_EFFICIENCY,
+    GPU_TRAINING,
+    GPU_TUNING,
     Checkpoint,
     Machine,
     Tuning,
@@ -210,10 +214,9 @@ def _injection(
 
 
 def _training_speed(device: torch.device, *, half: bool) -> float:
-    """FLOP/s: two fifths of a large bfloat16 product, or a quarter of a float32 one."""
-    if not half:
-        return 0.25 * _matmul_speed(device)
-    return 0.4 * _matmul_speed(device, torch.bfloat16)
+    """FLOP/s that injection reaches: a share of those of a large product."""
+    share = CPU_TRAINING if device.type == "cpu" else GPU_TRAINING
+    return share * _matmul_speed(device, torch.bfloat16 if half else torch.float32)
 
 
 def _revisions(
@@ -306,10 +309,10 @@ def _budget(
     open_ = [r for r in revisions if not r.finished and not r.reason]
     ablated = {"all": open_, "last": open_[-1:], "none": []}[profile.circuits.ablations]
     todo = [Checkpoint(r.parameters, r.bytes, r in ablated) for r in open_]
-    efficiency = CPU_EFFICIENCY if device.type == "cpu" else GPU_EFFICIENCY
-    machine = Machine(_matmul_speed(device), efficiency=efficiency)
+    shares = (CPU_EFFICIENCY, CPU_TUNING) if device.type == "cpu" else (GPU_EFFICIENCY, GPU_TUNING)
+    machine = Machine(_matmul_speed(device), None, *shares)
     nothing = run_cost(todo, Work(0), machine)
-    shares = [Share("weights", 0.0, nothing.seconds, 0.0)]
+    budget = [Share("weights", 0.0, nothing.seconds, 0.0)]
     parts = {
         "recall": Work(work.scored),
         "circuits": Work(0, work.traced, work.ablated),
@@ -324,8 +327,8 @@ def _budget(
             flops += tuning_flops(largest, tuning)
             seconds += tuning_seconds(largest, tuning, machine)
             memory_ = tuning_memory(largest)
-        shares.append(Share(track, flops, seconds, memory_))
-    return shares
+        budget.append(Share(track, flops, seconds, memory_))
+    return budget
 
 
 def _source_tokens(tokenizer: Any, probes: FactProbes, profile: Profile) -> int:

@@ -42,6 +42,7 @@ ENDED = (
     "TIMEOUT",
 )  # fmt: skip
 GONE = "GONE"  # no longer listed
+SHORTEST = 5  # minutes: Slurm may signal a minute early, and a node takes a while to load torch
 PREEMPTION_SECONDS = 90  # between the signal to stop and the end, at most
 # Reasons of Slurm (squeue, "job reason codes") for which a task would wait for ever.
 HOPELESS = (
@@ -170,6 +171,11 @@ def run_on_cluster(
     executor = _executor(out / FOLDER, cluster)
     total = cluster.array_size or pieces.shards
     source = str(Path(series.source).resolve()) if Path(series.source).exists() else series.source
+    if cluster.executor == "slurm" and cluster.minutes < SHORTEST:
+        progress.warn(
+            f"--time of less than {SHORTEST} minutes: a task that reaches it may end before it can "
+            "be queued again"
+        )
     stamp = _stamp(out)
     tasks = [Task(source, profile, out, options, Shard(i + 1, total), stamp) for i in range(total)]
     progress.start("measuring", len(pieces.names), "pieces")
@@ -186,8 +192,10 @@ def run_on_cluster(
             break
     progress.finish()
     if given_up:
+        stalled = any(STALLED in why for why in given_up.values())
+        times = "" if stalled else f" {_times(cluster.retries + 1)}"
         raise PartialError(
-            f"{len(given_up)} of {total} shards failed {_times(cluster.retries + 1)}: "
+            f"{len(given_up)} of {total} shards failed{times}: "
             f"{'; '.join(f'{s} ({why})' for s, why in _in_order(given_up))}; finished parts are "
             f"kept: see the logs in {out / FOLDER}, then run the same command again"
         )
@@ -352,7 +360,7 @@ def _watch(
             if job.paths.result_pickle.is_file():
                 ended[shard] = _failure(job)
             elif shard in over:
-                ended[shard] = f"{state}, without a result; log {job.paths.stderr}"
+                ended[shard] = _without_result(state, job.paths.stderr)
             elif state in ENDED or state == GONE:
                 over.add(shard)
         still = {job.job_id for shard, job in open_.items() if shard not in ended}
@@ -388,6 +396,20 @@ def _failure(job: Any) -> str | None:
         return None
     trace = str(error).split("\n-----")  # the traceback stands between two such lines
     return f"{_last_line(trace[1] if len(trace) > 2 else trace[0])}; log {job.paths.stderr}"
+
+
+def _without_result(state: str, log: Path) -> str:
+    """Why a task ended that could not say so itself."""
+    try:
+        words = _last_line(log.read_text("utf-8", "replace"))
+    except OSError:
+        words = ""
+    hint = ""
+    if state == "TIMEOUT" or "User defined signal" in words:  # Slurm's word for SIGUSR1 and 2
+        hint = ": its time was over before it could be queued again, give it more --time"
+    elif state in ("FAILED", "OUT_OF_MEMORY") and words:
+        hint = f": {words}"
+    return f"{state}, without a result{hint}; log {log}"
 
 
 def _last_line(text: str) -> str:
