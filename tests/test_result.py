@@ -295,3 +295,40 @@ def test_a_key_that_stands_twice_is_refused(text: str, tmp_path: Path) -> None:
     (tmp_path / "result.json").write_text(text)
     with pytest.raises(SubmissionError, match="stands twice in one object"):
         load_result(tmp_path / "result.json")
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("a\ud800", r"'a\ud800'"), ("a\u202eb", r"'a\u202eb'"), ("a\0b", r"'a\x00b'"),
+        ("a\x1b[31m", r"'a\x1b[31m'"), ("a" * 30_000, "'" + "a" * 40 + "'"),
+    ],
+)  # fmt: skip
+def test_texts_that_do_not_show_what_they_say_are_refused(text: str, shown: str) -> None:
+    for place in (("series_name",), ("env", "device"), ("protocol", "params", "x")):
+        result = copy.deepcopy(GOOD)
+        at: Any = result
+        for key in place[:-1]:
+            at = at[key]
+        at[place[-1]] = text
+        found = [p for p in problems(result, "f") if p.pointer == "/" + "/".join(place)]
+        assert found and shown in found[0].what, place
+        str(found[0]).encode()
+
+
+def test_a_key_is_a_text_too() -> None:
+    result = copy.deepcopy(GOOD)
+    result["env"]["packages"]["to\ud800rch"] = "1"
+    (found,) = problems(result, "f")
+    assert (found.pointer, found.mend) == ("/env/packages", "rename it")
+
+
+@pytest.mark.parametrize("name", ["a\nb", "a\tb", "a" * 201])
+def test_a_series_has_a_short_name_of_one_line(name: str) -> None:
+    (found,) = problems({**copy.deepcopy(GOOD), "series_name": name}, "f")
+    assert found.pointer == "/series_name" and "is no name" in found.what
+
+
+@pytest.mark.parametrize("name", ["Ünïcode 模型", "<script>alert(1)</script>", "../../x", "👩‍🔬"])
+def test_other_names_are_let_pass(name: str) -> None:
+    assert problems({**copy.deepcopy(GOOD), "series_name": name}, "f") == []

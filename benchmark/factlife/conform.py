@@ -3,7 +3,8 @@
 A results folder of a thousand submissions is validated whenever a board is built. Nearly all of it
 is valid, and walking a valid value needs none of the bookkeeping that a good error message needs.
 So a value is looked at here first, and only what does not plainly conform goes to the validator.
-Numbers that JSON has no sign for, or that need more than 64 bits, never conform.
+Numbers that JSON has no sign for, or that need more than 64 bits, never conform; nor do texts that
+cannot be written, or that would not show what they say.
 """
 
 from __future__ import annotations
@@ -18,6 +19,11 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
     "string": (str,), "integer": (int,), "number": (int, float), "boolean": (bool,),
     "null": (type(None),), "object": (dict,), "array": (list,),
 }  # fmt: skip
+LONGEST = 20_000  # characters of one text
+# Half a character, control characters but tab and newline, and signs that turn the text around.
+_UNFIT = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
+)
 _NOTES = frozenset({"$schema", "title", "description"})
 
 
@@ -57,10 +63,19 @@ def _all(checks: list[Check]) -> Check:
     return check
 
 
+def fit_text(text: str) -> bool:
+    """Whether a text can be written as UTF-8, shows what it says, and is not absurdly long."""
+    if len(text) > LONGEST:
+        return False
+    return (text.isascii() and text.isprintable()) or _UNFIT.search(text) is None
+
+
 def usable(value: Any) -> bool:
-    """Whether all numbers in a parsed JSON value are finite and fit into 64 bits."""
+    """Whether all numbers in a parsed JSON value can be used, and all texts, keys included."""
+    if isinstance(value, str):
+        return fit_text(value)
     if isinstance(value, dict):
-        return all(map(usable, value.values()))
+        return all(map(fit_text, value)) and all(map(usable, value.values()))
     if isinstance(value, list):
         return all(map(usable, value))
     return _usable_number(value) if isinstance(value, int | float) else True
@@ -96,6 +111,8 @@ def _typed(names: list[str]) -> Check:
     allowed = frozenset(t for name in names for t in _TYPES[name])
     if allowed & {int, float}:
         return lambda v: type(v) in allowed and (type(v) not in (int, float) or _usable_number(v))
+    if str in allowed:
+        return lambda v: type(v) in allowed and (type(v) is not str or fit_text(v))
     return lambda v: type(v) in allowed
 
 
@@ -122,8 +139,10 @@ def _others(rule: Any, named: frozenset[str]) -> Check | None:
         return None
     check = quick_check(rule)
     if not named:
-        return lambda v: v is None or all(map(check, v.values()))
-    return lambda v: v is None or all(check(x) for k, x in v.items() if k not in named)
+        return lambda v: v is None or (all(map(fit_text, v)) and all(map(check, v.values())))
+    return lambda v: (
+        v is None or all(fit_text(k) and check(x) for k, x in v.items() if k not in named)
+    )
 
 
 def _limit(keyword: str, rule: Any) -> Check | None:

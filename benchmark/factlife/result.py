@@ -22,7 +22,7 @@ from typing import Any
 
 import jsonschema
 
-from factlife.conform import Check, quick_check
+from factlife.conform import Check, fit_text, quick_check
 from factlife.errors import SubmissionError
 
 SCHEMA_VERSION = 2
@@ -236,6 +236,9 @@ def _mend(error: Any) -> str:
     return _MEND.get(str(error.validator), "mend it")
 
 
+LONGEST_NAME = 200  # characters
+
+
 def upgraded(value: Any) -> Any:
     """A parsed result.json of an older format as one of the newest; anything else as it is."""
     version = value.get("schema_version") if isinstance(value, dict) else None
@@ -256,7 +259,7 @@ def problems(value: Any, file: str) -> list[Problem]:
         Problem(file, _pointer(e.absolute_path), e.message, _mend(e))
         for e in sorted(validator.iter_errors(value), key=lambda e: list(map(str, e.absolute_path)))
     ]
-    return [*_unusable_numbers(value, file), *broken] or list(_inconsistencies(value, file))
+    return [*_unusable(value, file), *broken] or list(_inconsistencies(value, file))
 
 
 @functools.cache
@@ -273,15 +276,32 @@ def _newer(value: Any, file: str) -> Problem | None:
     return Problem(file, "/schema_version", what, "install a newer factlife")
 
 
-def _unusable_numbers(value: Any, file: str) -> Iterator[Problem]:
-    """NaN and infinity, which Python's JSON reads although they are not JSON; absurd integers."""
+_UNFIT = "holds control characters, turns text around, or is too long"
+
+
+def _shown(text: str) -> str:
+    """A text that may hold anything, harmless and short."""
+    return ascii(text[:40])
+
+
+def _unusable(value: Any, file: str) -> Iterator[Problem]:
+    """Numbers and texts that JSON, or Python's reading of it, lets through.
+
+    NaN and infinity are no JSON; integers may be absurd; a text may hold half a character, which
+    cannot be written, or signs that make it show something else than it says.
+    """
     open_: list[tuple[tuple[str | int, ...], Any]] = [((), value)]
     while open_:
         place, v = open_.pop()
         if isinstance(v, dict):
-            open_ += [((*place, k), v[k]) for k in reversed(v)]
+            bad = [k for k in v if not fit_text(k)]
+            for k in bad:
+                yield Problem(file, _pointer(place), f"key {_shown(k)} {_UNFIT}", "rename it")
+            open_ += [((*place, k), v[k]) for k in reversed(v) if k not in bad]
         elif isinstance(v, list):
             open_ += [((*place, i), v[i]) for i in reversed(range(len(v)))]
+        elif isinstance(v, str) and not fit_text(v):
+            yield Problem(file, _pointer(place), f"{_shown(v)} {_UNFIT}", "write plain text")
         elif isinstance(v, float) and not math.isfinite(v):
             yield Problem(file, _pointer(place), f"{v} is not JSON", "write null and a reason")
         elif isinstance(v, int) and not -(2**63) <= v < 2**63:
@@ -295,6 +315,13 @@ def _pointer(path: typing.Iterable[str | int]) -> str:
 def _inconsistencies(result: dict[str, Any], file: str) -> Iterator[Problem]:
     """Rules that JSON Schema cannot say."""
     revisions = {r["revision"] for r in result["series"]}
+    for name, text in (
+        ("series_name", result["series_name"]),
+        ("model/repo", result["model"]["repo"]),
+    ):
+        if len(text) > LONGEST_NAME or "\n" in text or "\t" in text:
+            what = f"{_shown(text)} is no name: of one line and at most {LONGEST_NAME} characters"
+            yield Problem(file, f"/{name}", what, "give the series a short name")
     for name, m in result["metrics"].items():
         at = _pointer(["metrics", name])
         value, low, high = m["value"], m["ci_low"], m["ci_high"]

@@ -65,6 +65,9 @@ def add_table(folder: Path, result: Row, name: str, rows: list[Row]) -> None:
 
 def _rows(rng: np.random.Generator, metrics: Sequence[Metric], checkpoints: int) -> Any:
     for m in metrics:
+        if m.name in _OWN_SHAPE:
+            yield from _OWN_SHAPE[m.name](m, checkpoints)
+            continue
         top, middle = float(rng.uniform(0.4, 0.95)), float(rng.uniform(3, 8))
         for scope in SCOPES:
             lift = {"overall": 0.0, "LOC": 0.04, "NAME": -0.04}[scope]
@@ -79,6 +82,40 @@ def _rows(rng: np.random.Generator, metrics: Sequence[Metric], checkpoints: int)
                     "reason": None,
                 }  # fmt: skip
 
+
+def _row(m: Metric, scope: str, revision: str, value: float) -> Row:
+    return {
+        "metric": m.name, "scope": scope, "revision": revision, "value": value,
+        "ci_low": value - 0.1, "ci_high": value + 0.1, "n": 160, "unit": m.unit,
+        "direction": m.direction, "interval_method": "bootstrap", "reason": None,
+    }  # fmt: skip
+
+
+def _kept(m: Metric, _: int) -> Any:
+    """A loss of a quarter of the gain a decade, from three starts."""
+    for start in ("early", "mid", "late"):
+        for t in (1, 2, 3, 4, 6, 8, 11, 16, 23, 32):
+            yield _row(m, f"{start}.t{t}", "", 1 - 0.25 * math.log10(t))
+
+
+def _known(m: Metric, checkpoints: int) -> Any:
+    """Down to the baseline of 2 nats, a plateau, and down to 0."""
+    for c in range(checkpoints):
+        yield _row(m, "overall", f"step{c}", 5.0 if c < 2 else 2.0 if c < 7 else 2.0 / (c - 5))
+
+
+def _unseen(m: Metric, checkpoints: int) -> Any:
+    """The same, but up from there."""
+    for c in range(checkpoints):
+        yield _row(m, "overall", f"step{c}", 5.0 if c < 2 else 2.0 + 0.3 * max(0, c - 7))
+
+
+_OWN_SHAPE: dict[str, Any] = {
+    "injection.retention": _kept,
+    "dynamics.series_loss": _known,
+    "dynamics.series_loss_unseen": _unseen,
+    "dynamics.series_baseline": lambda m, _: [_row(m, "overall", "", 2.0)],
+}
 
 ROLES = ("inactive", "general", "entity", "relation", "fact")
 

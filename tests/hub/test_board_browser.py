@@ -28,7 +28,8 @@ METRICS = tuple(
         "circuits.head_share_general", "circuits.head_share_entity", "circuits.head_share_relation",
         "circuits.head_share_fact", "circuits.iou_last_general", "circuits.iou_last_general_null",
         "circuits.iou_last_entity", "circuits.iou_last_entity_null", "circuits.iou_last_active",
-        "circuits.iou_last_fact", "circuits.iou_last_relation",
+        "circuits.iou_last_fact", "circuits.iou_last_relation", "injection.retention",
+        "dynamics.series_loss", "dynamics.series_loss_unseen", "dynamics.series_baseline",
     )
 )  # fmt: skip
 EVIL = "<img src=x onerror=alert(1)></script><script>alert(1)</script>"
@@ -215,15 +216,17 @@ def test_the_page_of_a_series(reader: Reader) -> None:
     reader.drawn()
     assert reader.page.title() == "org/top: factlife leaderboard"
     assert reader.texts("#view-series .section-title") == [
-        "Recall", "Hallucination", "Circuits", "Provenance",
+        "Recall", "Hallucination", "Circuits", "Injection", "Dynamics", "Provenance",
     ]  # fmt: skip
     titles = reader.texts("#view-series figure h3")
     assert titles == [
         "Whole-answer accuracy", "Hallucination X", "Active heads", "Share of heads in each role",
-        "IoU with the last, heads", "Changes of role: heads",
+        "IoU with the last, heads", "Changes of role: heads", "Share of the gain that is kept",
+        "Phases of learning",
     ]  # fmt: skip
     charts = reader.page.query_selector_all("#view-series .chart")
-    assert len(charts) == 5 + 5  # the family with a null has a small chart for each of five sets
+    # the family with a null has a small chart for each of five sets, retention one for each start
+    assert len(charts) == 5 + 5 + 3 + 1
     assert all(c.query_selector(".mark-symbol path, .mark-rect path") for c in charts)
     assert "all factsLOCNAME" in "".join(
         reader.texts("#view-series figure:first-of-type .legend li")
@@ -236,6 +239,29 @@ def test_the_page_of_a_series(reader: Reader) -> None:
     reader.page.click("text=← All series")
     reader.page.wait_for_selector("#view-table:not([hidden])")
     reader.drawn()
+
+
+def test_retention_has_fitted_laws_and_phases_are_shaded(reader: Reader, tmp_path: Path) -> None:
+    reader.go(f"series/{reader.slug('org/top')}")
+    assert reader.texts("#figure-retention h4") == ["early start", "mid start", "late start"]
+    assert reader.texts("#figure-retention .legend li") == [
+        "measured, with its interval", "logarithmic", "power", "exponential",
+    ]  # fmt: skip
+    lines = "#figure-retention .panel:first-child .mark-line path"
+    assert len(reader.page.query_selector_all(lines)) == 3
+    bands = "#figure-phases .mark-rect path"
+    fills = reader.page.eval_on_selector_all(bands, "(a) => a.map((n) => n.getAttribute('fill'))")
+    assert len(fills) == len(set(fills)) == 3  # falling, plateau, learning
+    said = reader.page.inner_text("#figure-phases .chart")
+    assert all(mark in said for mark in ("t1", "t2", "onset"))
+    for figure in ("retention", "phases"):
+        for kind in ("SVG", "PNG"):
+            with reader.page.expect_download() as given:
+                reader.page.click(f"#figure-{figure} button:has-text('{kind}')")
+            given.value.save_as(tmp_path / kind)
+            assert (tmp_path / kind).stat().st_size > 5000
+    reader.page.click("#figure-retention summary")
+    reader.page.wait_for_selector("#figure-retention table")
 
 
 def test_a_result_without_curves_has_a_page_too(reader: Reader) -> None:

@@ -156,6 +156,25 @@ def test_a_row_without_submitter_is_told_how(tmp_path: Path, made: Submission) -
     assert "/submitter: is null; hand it in with `factlife submit`" in problem
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"metric": "magic.score"}, "is no metric of factlife"),
+        ({"unit": "nats"}, "unit 'nats' is not the registry's, 'share of facts'"),
+        ({"direction": "lower"}, "direction 'lower' is not the registry's, 'higher'"),
+    ],
+)
+def test_metrics_are_those_of_the_registry(
+    tmp_path: Path, made: Submission, change: dict[str, str], words: str
+) -> None:
+    name = "recall.whole_answer_accuracy"
+    row = {**made.result["metrics"][name], **change}
+    metrics = {k: m for k, m in made.result["metrics"].items() if k != name}
+    metrics[row["metric"]] = row
+    problems = found(lay(tmp_path / "r", rewritten(made, metrics=metrics)))
+    assert any(f"/metrics/{row['metric']}: {words}" in p for p in problems)
+
+
 def test_a_submitter_that_is_no_account_is_refused(tmp_path: Path, made: Submission) -> None:
     (problem,) = found(lay(tmp_path, rewritten(made, submitter="<script>alert(1)</script>")))
     assert "/submitter: is no name of a Hub account" in problem

@@ -128,6 +128,8 @@ class Entry:
         flags = [f"{n} {noun}{'s' if n > 1 else ''}" for n, noun in counts if n]
         if env["dirty"]:
             flags.append("source had local changes")
+        if not (self.series + str(self.result["model"]["repo"])).isascii():
+            flags.append("name with letters outside ASCII")
         if None in self.tokens:
             flags.append("tokens not known")
         if not self.hash_holds:

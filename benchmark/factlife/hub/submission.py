@@ -25,6 +25,7 @@ from factlife.errors import IntegrityError, SubmissionError, UsageError
 from factlife.hub.protocol import profile_problems, protocol_problems
 from factlife.result import Problem, metric_key, parse_result, problems, result_text
 from factlife.schema import TABLES, VERSION_KEY
+from factlife.scores import BY_NAME
 from factlife.store import RunStore, sha256_json
 
 RESULT = "result.json"
@@ -144,7 +145,10 @@ def contents_problems(
         files: name -> bytes, result.json among them.
         where: the folder, for messages.
     """
-    return [*_sizes(files, where), *_submitter(result, where), *_tables(result, files, where)]
+    return [
+        *_sizes(files, where), *_submitter(result, where), *_metrics(result, where),
+        *_tables(result, files, where),
+    ]  # fmt: skip
 
 
 def _sizes(files: Mapping[str, bytes], where: str) -> Iterator[Problem]:
@@ -159,6 +163,24 @@ def _submitter(result: Mapping[str, Any], where: str) -> Iterator[Problem]:
     if name is not None and not HUB_NAME.fullmatch(name):
         what = "is no name of a Hub account"
         yield Problem(f"{where}/{RESULT}", "/submitter", what, "write your account's name")
+
+
+def _metrics(result: Mapping[str, Any], where: str) -> Iterator[Problem]:
+    """Metrics are those of the registry, in its units and directions; one problem a metric."""
+    by_name: dict[str, list[Mapping[str, Any]]] = {}
+    for m in result["metrics"].values():
+        by_name.setdefault(m["metric"], []).append(m)
+    for name, mine in by_name.items():
+        at, known = f"/metrics/{name}", BY_NAME.get(name)
+        if known is None:
+            what = "is no metric of factlife"
+            yield Problem(f"{where}/{RESULT}", at, what, "leave it out, or use a newer factlife")
+            continue
+        for key in ("unit", "direction"):
+            other = next((m[key] for m in mine if m[key] != getattr(known, key)), None)
+            if other is not None:
+                what = f"{key} {other!r} is not the registry's, {getattr(known, key)!r}"
+                yield Problem(f"{where}/{RESULT}", at, what, _AGAIN)
 
 
 def _tables(result: Mapping[str, Any], files: Mapping[str, bytes], where: str) -> Iterator[Problem]:

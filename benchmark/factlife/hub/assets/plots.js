@@ -287,13 +287,13 @@ factlife.plots = (() => {
     if (!series.retention) return [];
     const rows = rowsOf(series.retention), starts = [...new Set(rows.map((r) => r.start))];
     const about = "Ratio of mean gains, all arms together, after the last injection; the axis is logarithmic, so that a straight line is a logarithmic law. The laws are fitted to the points shown; bands are intervals.";
-    const parts = frame("retention", "Share of the gain that is kept", about), box = factlife.element("div", undefined, { class: "panels narrow" });
+    const parts = frame("retention", "Share of the gain that is kept", about), box = factlife.element("div", undefined, { class: "panels" });
     const longest = Math.max(...rows.map((r) => r.x)), measured = rows.filter((r) => r.law === "measured");
     const low = Math.max(-1, Math.min(0, ...measured.map((r) => r.ci_low))), high = Math.min(2.5, Math.max(1.05, ...measured.map((r) => r.ci_high)));
     for (const start of starts) {
       const panel = factlife.element("div", undefined, { class: "panel" }), name = start.replaceAll("_", " ");
       const chart = factlife.element("div", undefined, { class: "chart", role: "img", "aria-label": `Share of the gain that is kept: ${name}` });
-      const spec = onAxes(structuredClone(board.retention), { domain: [0, longest], axis: { values: logTicks(0, longest) } }, [low, high]);
+      const spec = onAxes(structuredClone(board.retention), { title: "steps since the peak", domain: [0, longest], axis: { values: logTicks(0, longest) } }, [low, high]);
       delete spec.datasets;
       for (const layer of spec.layer) {
         if (layer.data) layer.data = { values: [{ at: 0 }] };
