@@ -17,7 +17,7 @@ import torch
 from factlife.training import parallel
 
 PRELOAD = ["tests.injection.small", "factlife.injection.measure", "torch.distributed.fsdp"]
-PATIENCE = 240  # seconds
+PATIENCE = 600  # seconds
 
 
 def together(n: int, call: Callable[..., Any], *arguments: Any) -> list[int | None]:

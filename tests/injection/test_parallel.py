@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -357,7 +358,7 @@ def factlife(*words: str | Path, processes: int) -> str:
     done = subprocess.run(
         [sys.executable, "-m", *(launcher if processes > 1 else []), "factlife", *map(str, words)],
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
-        cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=300,
+        cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=900,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
@@ -402,6 +403,58 @@ def test_the_command_line_trains_on_two_processes(tmp_path: Path) -> None:
         part = "tables/training_log/injection_run=late-seed0/part.parquet"
         logs.append(pq.read_table(out / part, partitioning=None)["loss"].to_pylist()[1:])
     assert logs[0] == pytest.approx(logs[1], abs=NATS) and len(logs[0]) == 10
+
+
+def workers(launcher: int) -> list[int]:
+    """Processes that torchrun started, by rank."""
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((folder / "stat").read_text().rsplit(")", 1)[1].split()[1])
+            words = (folder / "environ").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        ranks = [int(w[5:]) for w in words if w.startswith(b"RANK=")]
+        if parent == launcher and ranks:
+            found[ranks[0]] = int(folder.name)
+    return [found[r] for r in sorted(found)]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc")
+def test_a_command_whose_process_was_killed_goes_on_with_one_process(tmp_path: Path) -> None:
+    """Two processes, one of them killed after its first state; the rest is done by a single one."""
+    from tests.tiny import save_series
+
+    series = save_series(tmp_path / "series", (0, 10))
+    profile = tmp_path / "two.toml"
+    profile.write_text(PROFILE + "[execution]\nstate_seconds = 0\n")
+    words = ["run", str(series), "--profile", str(profile), "--out"]
+    factlife(*words, tmp_path / "whole", processes=1)
+    launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "factlife"]
+    running = subprocess.Popen(
+        [sys.executable, "-m", *launcher, *words, str(tmp_path / "out")],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
+        cwd=Path(__file__).parents[2], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    states_ = tmp_path / "out" / ".injection" / "late-seed0" / "states"
+    until = time.monotonic() + 600
+    while not list(states_.glob("step-0000000[2-9]")) and time.monotonic() < until:
+        time.sleep(0.01)
+    os.kill(workers(running.pid)[1], signal.SIGKILL)
+    assert running.wait(300) != 0
+    (saved,) = states_.glob("step-*")
+    assert list(saved.glob("model-0000?-of-00002.safetensors"))
+    factlife(*words, tmp_path / "out", processes=1)
+    part = "tables/{}/injection_run=late-seed0/part.parquet"
+    for table, column in NUMBERS:
+        one, two = (
+            pq.read_table(tmp_path / run / part.format(table), partitioning=None)
+            for run in ("whole", "out")
+        )
+        assert one["step"].equals(two["step"])
+        pairs = zip(one[column].to_pylist(), two[column].to_pylist(), strict=True)
+        assert all(a == b or abs(a - b) <= NATS for a, b in pairs)
 
 
 def test_a_batch_that_cannot_be_shared_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

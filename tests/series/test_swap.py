@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -116,3 +117,12 @@ def test_a_tokenizer_is_loaded_once_and_checked_each_time(pair: list[Path]) -> N
     shutil.rmtree(pair[1])
     save_checkpoint(pair[1], "llama", 1, byte_level_tokenizer(bos=True))
     assert module.load(pair[1]).tokenizer("a")["input_ids"][0] == 1
+
+
+def test_a_released_model_is_gone_and_the_next_one_is_built_anew(pair: list[Path]) -> None:
+    module = Module(Model(), CPU)
+    there = weakref.ref(module.load(pair[0]).model)
+    module.release()
+    assert there() is None
+    assert equal(state(module.load(pair[1]).model), state(load(pair[1], Model(), CPU).model))
+    assert module.swapped == 0

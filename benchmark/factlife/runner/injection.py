@@ -39,7 +39,7 @@ from factlife.injection.plan import (
 )
 from factlife.runner.progress import Progress
 from factlife.series.blockwise import load_blockwise
-from factlife.series.loading import load, load_tokenizer
+from factlife.series.loading import free_memory, load, load_tokenizer
 from factlife.series.local import Revision, Series
 from factlife.store import RunStore, sha256_file, sha256_json, write_json
 from factlife.training import parallel
@@ -387,6 +387,7 @@ def _carry_out(
         "allow_pickle": inputs.allow_pickle,
         "tokenizer": load_tokenizer(tokenizer) if tokenizer else None,
     }
+    free_memory(inputs.device)  # of the run before
     with memory(order.plan.settings):
         if parallel.size() > 1:
             loaded = load_blockwise(order.files.folder, wanted, **how)

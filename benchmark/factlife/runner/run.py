@@ -209,6 +209,7 @@ def _run(
             _prepare_injection(*words, checked)  # refuses before hours of measuring
         sweep = _Sweep(*words)
         done = sweep.measure_missing(checked)
+        sweep.release()  # a model to train takes all the memory there is
         injected = None
         if INJECTION in profile.tracks and any(not c.reason for c in checked):
             injected = _inject(
@@ -572,6 +573,10 @@ class _Sweep:
         self._repeated: dict[str, str] = {}  # found measured, with the tensors of another one
         self._busy: list[str] = []  # another process is at work on them
         self.found: list[str] = []
+
+    def release(self) -> None:
+        """Give the memory of the model back."""
+        self._module.release()
 
     @property
     def seconds(self) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +50,13 @@ def pick_device(name: str) -> torch.device:
         reason = str(error).splitlines()[0]
         raise UsageError(f"device {name!r} cannot be used here: {reason}") from error
     return device
+
+
+def free_memory(device: torch.device) -> None:
+    """Give back what nobody refers to any more: modules and their hooks refer to one another."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 def check_config(folder: Path, *, trust_remote_code: bool = False) -> dict[str, Any]:

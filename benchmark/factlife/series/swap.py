@@ -25,6 +25,7 @@ from factlife.series.loading import (
     Loaded,
     check_config,
     check_vocabulary,
+    free_memory,
     load,
     load_tokenizer,
 )
@@ -77,6 +78,11 @@ class Module:
         self._built_from = _matters(raw)
         self._places, self._ignored = _places(self._loaded.model, folder)
         return self._loaded
+
+    def release(self) -> None:
+        """Give the model's memory back; the next checkpoint is built anew."""
+        self._loaded, self._places, self._built_from = None, {}, {}
+        free_memory(self._device)
 
     def _tokenizer(self, folder: Path) -> Any:
         """The folder's tokenizer; equal files are loaded once."""
