@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import threading
@@ -370,7 +371,8 @@ def test_a_time_that_the_partition_does_not_give_is_told(
     for job in node.tasks():
         node.call("scancel", job)
     thread.join(60)
-    assert "2 of 2 shards failed once: 1/2 (CANCELLED, without a result" in str(refused[0])
+    said = r"2 of 2 shards failed once: 1/2 \((CANCELLED|GONE), without a result"
+    assert re.search(said, str(refused[0]))  # Slurm may forget at once what never ran
 
 
 @pytest.mark.slow

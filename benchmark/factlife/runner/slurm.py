@@ -350,7 +350,7 @@ def _watch(
 ) -> dict[Shard, str | None]:
     """Wait until every job is over; why each one failed, None where it did not."""
     ended: dict[Shard, str | None] = {}
-    over: set[Shard] = set()  # ended in the queue; their result may be on its way
+    over: dict[Shard, str] = {}  # ended in the queue, how; their result may be on its way
     told: set[str] = set()
     while True:
         open_ = {shard: job for shard, job in jobs.items() if shard not in ended}
@@ -360,9 +360,9 @@ def _watch(
             if job.paths.result_pickle.is_file():
                 ended[shard] = _failure(job)
             elif shard in over:
-                ended[shard] = _without_result(state, job.paths.stderr)
+                ended[shard] = _without_result(over[shard], job.paths.stderr)
             elif state in ENDED or state == GONE:
-                over.add(shard)
+                over[shard] = state
         still = {job.job_id for shard, job in open_.items() if shard not in ended}
         now = {job: state for job, state in now.items() if job in still}
         progress.advance(pieces.done(), _detail(now, ended, len(jobs)))
