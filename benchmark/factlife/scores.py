@@ -277,6 +277,12 @@ METRICS: tuple[Metric, ...] = (
         per_revision=False,
     ),
     Metric(
+        "injection.retention", "Gain kept after t steps", "share of the gain", "higher",
+        "Gain left t steps after the peak that follows the last injection, over the gain at that "
+        "peak; t stands in the scope.",
+        per_revision=False,
+    ),
+    Metric(
         "injection.decay_constant", "Decay constant", _A_DECADE, "lower",
         "Share of the gain that is lost whenever the steps since the last injection grow "
         "tenfold. Over all arms that were injected more than once, latest start.",
@@ -484,7 +490,22 @@ DYNAMICS_METRICS: tuple[Metric, ...] = tuple(
          "Share of the lost old accuracy that comes back with the old FFN weights.", False),
     )
 )  # fmt: skip
-METRICS = (*METRICS, *DYNAMICS_METRICS)
+METRICS = (
+    *METRICS, *DYNAMICS_METRICS,
+    Metric(
+        "dynamics.series_loss", "Loss on facts among candidates", "nats", "lower",
+        "Mean negative log-probability of the right answer among its relation's candidates.",
+    ),
+    Metric(
+        "dynamics.series_loss_unseen", "Loss on made-up names", "nats", "lower",
+        "Expected loss on made-up names, if their answers were as frequent as those of the facts.",
+    ),
+    Metric(
+        "dynamics.series_baseline", "Loss of knowing nobody", "nats", "neither",
+        "Entropy of the frequencies of right answers: what those two losses are held against.",
+        per_revision=False,
+    ),
+)  # fmt: skip
 
 BY_NAME: Mapping[str, Metric] = {m.name: m for m in METRICS}
 
@@ -589,6 +610,14 @@ def dynamics_rows(
 ) -> list[dict[str, Any]]:
     """Rows of `scores` from `dynamics_runs` and the rows of `dynamics_summary`."""
     found = dynamics_metrics.measure_all(runs, summary, level=intervals.level)
+    return [_row(m) for m in found]
+
+
+def given_rows(given: dynamics_metrics.Given, *, intervals: Intervals) -> list[dict[str, Any]]:
+    """Rows of `scores` for the losses of a given series over its checkpoints."""
+    found = dynamics_metrics.given_curves(
+        given, draws=intervals.draws, seed=intervals.seed, level=intervals.level
+    )
     return [_row(m) for m in found]
 
 

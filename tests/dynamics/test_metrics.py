@@ -16,6 +16,7 @@ from factlife.dynamics.metrics import (
     METRICS,
     UNITS,
     exponents,
+    given_curves,
     given_rows,
     given_series,
     measure_all,
@@ -288,3 +289,18 @@ def test_a_series_without_attention_or_candidates_says_so() -> None:
 
 def test_a_condition_is_that_of_its_name() -> None:
     assert replace(BASE, seed=2).name == "n4096.uniform.s2"
+
+
+def test_the_losses_of_a_given_series_stand_at_every_checkpoint() -> None:
+    g = given_series(*series_tables([0.0, 0.0, 4.0, 4.0], [0.1, 0.2, 0.3, 0.4]))
+    assert g is not None
+    rows = list(given_curves(g, draws=200, seed=0, level=0.95))
+    loss = [m for m in rows if m.metric == "dynamics.series_loss"]
+    assert [m.revision for m in loss] == list(g.revisions) and len(set(g.revisions)) == 4
+    assert [m.estimate.value for m in loss] == pytest.approx(g.loss.mean(1).tolist())
+    assert all(m.estimate.ci_low <= m.estimate.value <= m.estimate.ci_high for m in rows)
+    (baseline,) = (m for m in rows if m.metric == "dynamics.series_baseline")
+    assert baseline.estimate.value == pytest.approx(g.baseline)
+    assert baseline.estimate.method.startswith("none: ")
+    again = list(given_curves(g, draws=200, seed=0, level=0.95))
+    assert again == rows

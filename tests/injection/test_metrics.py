@@ -24,8 +24,10 @@ from factlife.injection.metrics.retention import (
     curve_draws,
     has_gain,
     log_spaced,
+    over_log,
     pooled,
     retention,
+    shared_times,
 )
 from factlife.injection.metrics.samples import (
     Bootstrap,
@@ -455,6 +457,36 @@ def test_each_half_starts_from_the_peak_that_the_other_half_picked() -> None:
     assert isinstance(found, effect.Readings) and not isinstance(r, str)
     assert found.peaks[0, 0] != found.peaks[0, 1]
     assert r.peak == pytest.approx(found.z[0])  # one injection: its effectivity
+
+
+def test_times_that_all_runs_share_are_powers_of_the_root_of_two() -> None:
+    # 1, 1.41, 2, 2.83, 4, 5.66, 8, 11.3, 16 -> rounded: 1 (twice), 2, 3, 4, 6, 8, 11, 16
+    assert shared_times(16).tolist() == [1, 2, 3, 4, 6, 8, 11, 16]
+    assert shared_times(15).tolist() == [1, 2, 3, 4, 6, 8, 11]
+    assert shared_times(1).tolist() == [1]
+
+
+def test_between_times_a_curve_is_straight_over_the_logarithm() -> None:
+    t, curves = np.array([1.0, 4.0, 16.0]), np.array([[1.0, 0.5, 0.1], [0.8, 0.8, 0.0]])
+    # 2 is half way from 1 to 4 in the logarithm, 8 from 4 to 16
+    found = over_log(t, curves, np.array([1.0, 2.0, 8.0, 16.0]))
+    assert found == pytest.approx(np.array([[1.0, 0.75, 0.3, 0.1], [0.8, 0.8, 0.4, 0.0]]))
+
+
+def test_the_retention_that_is_shown_is_the_curve_at_shared_times() -> None:
+    gain = {("duplication", d): 2.0 for d in DEPTHS}
+    fading = {"": lambda t: 0.97 - 0.25 * np.log10(np.maximum(t, 1))}
+    design = tiny(Truth(gain, fading, rise=5, own=0.05, shared=0.5), tail=900)
+    c = curves_of(design)
+    r = retention(c, c.by_passage(), "duplication")
+    assert not isinstance(r, str)
+    rows = [m for m in measured(design) if m.metric == "injection.retention"]
+    mine = {m.scope: m.estimate for m in rows if ".duplication.t" in m.scope}
+    assert len(mine) > 12
+    for where, e in mine.items():
+        t = float(where.rpartition("t")[2])
+        assert e.value == pytest.approx(over_log(r.t, r.curve[None], np.array([t]))[0, 0]), where
+        assert e.ci_low <= e.value <= e.ci_high
 
 
 def test_a_gain_that_may_be_nothing_has_no_share() -> None:

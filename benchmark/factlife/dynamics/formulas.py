@@ -13,6 +13,7 @@ from collections.abc import Mapping
 Formula = tuple[str, str, str]  # formula, source, interval method
 
 SEEDS = "t over seeds, S - 1 degrees of freedom; one seed has no interval"
+FACTS = "bootstrap of facts or names within relations"
 PHASES = "after dynamics-2025, section 3; tolerance and smoothing ours"
 PAPER = "dynamics-2025"
 CIRCUIT = "after dynamics-2025, section 4"
@@ -31,6 +32,16 @@ FORMULAS: Mapping[str, Formula] = {
     "dynamics.circuit_share": (
         "(x(t2) - x(t1)) / (max x - x(0)), x = attention from the value's start to the name in the "
         "layer with most", CIRCUIT, SEEDS,
+    ),
+    "dynamics.series_loss": (
+        "mean_f - ln q_f(right answer), q_f = softmax over the relation's candidates", PHASES, FACTS
+    ),
+    "dynamics.series_loss_unseen": (
+        "mean over made-up names of - sum_k p(k) ln q(k), p = frequencies of the right answers",
+        PHASES, FACTS,
+    ),
+    "dynamics.series_baseline": (
+        "B = mean_f of the entropy of its relation's right answers", PHASES, "none: it is fixed"
     ),
     "dynamics.final_loss": ("L at the last step", PAPER, SEEDS),
     "dynamics.final_accuracy": (

@@ -19,7 +19,7 @@ import pyarrow as pa
 from scipy import stats as sps
 
 from factlife.dynamics.phases import Moment, Phases, detect, empirical_entropy, smooth
-from factlife.stats import Estimate, Measured, auroc, missing
+from factlife.stats import Estimate, Measured, Resampler, auroc, missing
 
 Row = dict[str, Any]
 Floats = npt.NDArray[np.float64]
@@ -309,6 +309,8 @@ class Given:
         top, top_unseen: probability of the best candidate.
         baseline: entropy of the answers' frequencies, mean over facts, nats.
         mass: [C] attention to the subject in the layer that has most at the end, or None.
+        revisions: [C] names.
+        relations, relations_unseen: [facts], [names].
     """
 
     steps: tuple[float, ...]
@@ -320,6 +322,9 @@ class Given:
     top_unseen: Floats
     baseline: float
     mass: Floats | None
+    revisions: tuple[str, ...]
+    relations: tuple[str, ...]
+    relations_unseen: tuple[str, ...]
 
     def phases(self) -> Phases:
         """Phases of the mean over facts and names."""
@@ -351,6 +356,8 @@ def given_series(checkpoints: pa.Table, candidates: pa.Table, attention: pa.Tabl
     return Given(
         steps, unit, grid(known, 0), grid(known, 1), grid(unseen, 0), grid(known, 2),
         grid(unseen, 2), float(np.mean(entropies)), _mass(attention, measured),
+        tuple(r["revision"] for r in measured),
+        tuple(k[0] for k in known), tuple(k[0] for k in unseen),
     )  # fmt: skip
 
 
@@ -403,6 +410,29 @@ def _mass(attention: pa.Table, measured: Sequence[Row]) -> Floats | None:
     if not layers or np.isnan(table).any():
         return None
     return np.asarray(table[:, int(np.argmax(table[-1]))], dtype=np.float64)
+
+
+def given_curves(given: Given, *, draws: int, seed: int, level: float) -> Iterator[Measured]:
+    """Losses of a given series at every checkpoint, and the baseline that its phases are read by.
+
+    Facts and names are drawn within their relations. The baseline is a property of the facts that
+    are asked, not of the model: nothing about it varies.
+    """
+    method, overall = "bootstrap of facts within relations", "overall"
+    for name, grid, relations in (
+        ("series_loss", given.loss, given.relations),
+        ("series_loss_unseen", given.unseen, given.relations_unseen),
+    ):
+        sampler = Resampler.make(relations, draws, seed, level)
+        weights = np.ones(len(relations))
+        for revision, losses in zip(given.revisions, grid, strict=True):
+            value = float(losses.mean())
+            ends = sampler.interval(sampler.means(losses, weights), value)
+            found = Estimate(value, *ends, len(relations), method)
+            yield Measured(f"dynamics.{name}", overall, revision, found)
+    b, n = given.baseline, len(given.relations)
+    fixed = Estimate(b, b, b, n, "none: it follows from the facts asked")
+    yield Measured("dynamics.series_baseline", overall, "", fixed)
 
 
 def given_rows(given: Given) -> list[Row]:

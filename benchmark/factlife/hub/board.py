@@ -15,10 +15,12 @@ from factlife.hub.collect import SECTIONS, Entry
 from factlife.hub.families import families, registry, track
 from factlife.hub.published import PUBLISHED
 from factlife.hub.ranks import Rank, ranks
-from factlife.report import charts, text
+from factlife.report import charts, dynamics_charts, injection_charts, text
 from factlife.report.axis import make_axis_between
-from factlife.report.charts import SHARE
+from factlife.report.charts import SHARE, Scale
+from factlife.report.dynamics import PHASES
 from factlife.report.html import Child, Html, h, join
+from factlife.report.injection_data import LAWS
 from factlife.report.marks import interval_mark
 from factlife.report.page import asset, whole_page
 from factlife.report.tables import definitions, table
@@ -28,6 +30,8 @@ HEADLINES = tuple(m for m in METRICS if m.headline)
 FIRST = 40  # rows of a section in the page itself
 MOST = 8  # series in one chart: as many as there are colours
 ROLES = ("inactive", *ROLE_NAMES)
+EMERGENCE = "recall.emergence50"
+_NATS = Scale("nats", ".3~g", ".4~g", (0.0, 1.0))
 _TITLES = {
     "standard": "Standard",
     "reference": "Reference: small budgets",
@@ -97,14 +101,19 @@ def _board(entries: Sequence[Entry]) -> dict[str, Any]:
 
 
 @cache
-def _charts() -> dict[str, charts.Spec]:
+def _charts() -> dict[str, Any]:
     """Charts of the report, into which the script puts axis, scale and colours."""
     axis = make_axis_between("tokens", "", [0, 1, 10], zero=True)
     return {
         "curves": charts.curves(axis, SHARE, ["all"], ["ink"], ["one", "two"]),
         "intervals": charts.intervals(SHARE, "scope", ["all"], ["all"], ["ink"]),
         "matrix": charts.matrix(ROLES),
-    }
+        "retention": injection_charts.retention(LAWS, 1.0, (0.0, 1.05)),
+        "phases": dynamics_charts.learning(axis, _NATS, ["facts", "names"], ["ink", "ink"],
+                                           baseline=True),
+        "laws": list(LAWS),
+        "phase_names": list(PHASES),
+    }  # fmt: skip
 
 
 def _header(entries: Sequence[Entry]) -> Html:
@@ -279,8 +288,9 @@ def _interval(
 
 
 def _apart(entry: Entry, metric: Metric) -> Html | None:
-    """Facts that the training text states and those it does not: one number would hide it."""
-    found = {s: entry.metric(metric.name, s) for s in ("stated", "unstated")}
+    """Sets of facts that one number would hide: stated and not, and where they emerge."""
+    sets = ("LOC", "NAME") if metric.name == EMERGENCE else ("stated", "unstated")
+    found = {s: entry.metric(metric.name, s) for s in sets}
     parts = [
         f"{scope} {text.number(row['value'], metric.unit)}"
         for scope, row in found.items()

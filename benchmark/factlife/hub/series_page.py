@@ -8,6 +8,7 @@ import pyarrow.compute as pc
 
 from factlife.hub.collect import Entry
 from factlife.hub.curves import Tables, pack, read_tables
+from factlife.hub.special import phases, retention
 from factlife.report import text
 from factlife.report.circuit_data import transition_rows
 from factlife.report.datasets import pack as pack_rows
@@ -19,6 +20,7 @@ _CELL = (
     "kind", "before", "after", "shade", "label", "note", "count", "probability", "ci_low",
     "ci_high", "null_mean", "null_low", "null_high", "per_log_token", "rate", "reason",
 )  # fmt: skip
+_RETAINED = ("start", "law", "t", "x", "value", "ci_low", "ci_high", "n")
 _CHECKPOINT = ("revision", "stage", "step", "tokens")
 
 
@@ -40,6 +42,8 @@ def series_data(entry: Entry) -> dict[str, Any]:
         "curves": pack(tables.scores, revisions),
         "missing": _missing(entry),
         "transitions": _transitions(tables),
+        "retention": _retention(tables),
+        "phases": phases(tables.scores, entry),
         "about": _about(entry),
         "provenance": _provenance(entry, tables),
     }
@@ -57,6 +61,12 @@ def _transitions(tables: Tables) -> dict[str, Any] | None:
     overall = tables.transitions.filter(pc.equal(tables.transitions["scope"], "overall"))
     rows = [r for r in transition_rows(overall.to_pylist()) if r["what"] == "probability"]
     return pack_rows(rows, _CELL) if rows else None
+
+
+def _retention(tables: Tables) -> dict[str, Any] | None:
+    rows = retention(tables.scores)
+    full = [{**dict.fromkeys(_RETAINED), **r} for r in rows]
+    return pack_rows(full, _RETAINED) if rows else None
 
 
 def _about(entry: Entry) -> Html:

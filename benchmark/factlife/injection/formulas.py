@@ -54,6 +54,10 @@ FORMULAS: Mapping[str, Formula] = {
         "bootstrap of passages; the longest spacing tested bounds it",
     ),
     "injection.retained": ("R(t_last), R(t) = sum g(t* + t) / sum g(t*)", RATIO, SEEDS),
+    "injection.retention": (
+        "R(t) at t steps after the peak, interpolated over log t between followed steps", RATIO,
+        SEEDS,
+    ),
     "injection.decay_constant": (
         "a of R(t) = b - a log10 t, least squares on log-spaced t", RATIO, SEEDS
     ),

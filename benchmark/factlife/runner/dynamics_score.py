@@ -8,12 +8,12 @@ from typing import Any
 import pyarrow as pa
 
 import factlife
+from factlife import scores
 from factlife.config import Intervals
 from factlife.dynamics.claims import given_claims, scratch_claims
 from factlife.dynamics.metrics import GIVEN, given_rows, given_series, summary_rows
 from factlife.errors import IntegrityError, UsageError
 from factlife.result import SCHEMA_VERSION, metric_key, one_line, problems
-from factlife.scores import dynamics_rows
 from factlife.store import RunStore
 
 RUN_TABLES = ("dynamics_runs", "biography_eval", "attention_signatures")
@@ -50,7 +50,10 @@ def derive_dynamics(
         )  # fmt: skip
     store.write_part("dynamics_summary", summary)
     store.write_part("dynamics_claims", claims)
-    return dynamics_rows(tables["dynamics_runs"], summary, intervals=intervals)
+    rows = scores.dynamics_rows(tables["dynamics_runs"], summary, intervals=intervals)
+    if given is not None and measured["checkpoints"].num_rows:
+        rows += scores.given_rows(given, intervals=intervals)
+    return rows
 
 
 def _scratch(runs: list[dict[str, Any]]) -> bool:

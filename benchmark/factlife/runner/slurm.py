@@ -192,8 +192,10 @@ def run_on_cluster(
             break
     progress.finish()
     if given_up:
+        stalled = any(STALLED in why for why in given_up.values())
+        times = "" if stalled else f" {_times(cluster.retries + 1)}"
         raise PartialError(
-            f"{len(given_up)} of {total} shards failed {_times(cluster.retries + 1)}: "
+            f"{len(given_up)} of {total} shards failed{times}: "
             f"{'; '.join(f'{s} ({why})' for s, why in _in_order(given_up))}; finished parts are "
             f"kept: see the logs in {out / FOLDER}, then run the same command again"
         )

@@ -1,7 +1,7 @@
 "use strict";
 // The views of the board: the table, one series, several series compared. The address says which.
 (() => {
-  const { board, metrics, number, interval, points, curves, panels, matrices, drawQueued, colourOf, SETS, AXES } = factlife.plots;
+  const { board, metrics, number, interval, points, curves, panels, matrices, retention, phases, drawQueued, colourOf, SETS, AXES } = factlife.plots;
   const { element } = factlife;
   const bySlug = Object.fromEntries(board.series.map((s) => [s.slug, s]));
   const byId = (id) => document.getElementById(id);
@@ -162,7 +162,7 @@
   }
 
   function numbers(series, track) {
-    const own = board.metrics.filter((m) => m.track === track && series.curves[m.name]);
+    const own = board.metrics.filter((m) => m.track === track && Object.keys(SETS).some((s) => series.curves[m.name]?.[s]));
     const scopes = Object.keys(SETS).filter((s) => own.some((m) => series.curves[m.name][s]));
     const table = element("table", undefined, { class: "metrics" });
     table.append(element("caption", "All numbers at the last checkpoint, or of the whole series"));
@@ -204,6 +204,8 @@
       const charts = board.families.filter((f) => f.track === track).map((f, i) => [f, linesOf(f, series), i]).filter(([, lines]) => lines.length);
       const figures = charts.map(([f, lines, i]) => (lines.length > 4 && f.lines.length > 1 ? panels : curves)(`${track}-${i}`, { title: f.title, about: f.meaning, lines, unit: f.unit, kind, log: true }));
       if (track === "circuits") figures.push(...matrices(series));
+      if (track === "injection") figures.unshift(...retention(series));
+      if (track === "dynamics") figures.unshift(...phases(series));
       return section(track, track[0].toUpperCase() + track.slice(1), ...(figures.length ? [grid(...figures)] : []), numbers(series, track));
     });
     const provenance = element("div");

@@ -273,6 +273,77 @@ factlife.plots = (() => {
     });
   }
 
+  // Puts ends and ticks into every layer of a chart that has them.
+  function onAxes(spec, x, y) {
+    for (const { encoding: e } of spec.layer) {
+      if (e?.x?.scale) Object.assign(e.x, { title: x.title ?? e.x.title, scale: { ...e.x.scale, domain: x.domain }, axis: { ...e.x.axis, ...x.axis } });
+      if (e?.y?.scale) e.y.scale = { ...e.y.scale, domain: y };
+    }
+    return spec;
+  }
+
+  // Share of the gain that is kept, a panel for each start of injection, with the fitted laws.
+  function retention(series) {
+    if (!series.retention) return [];
+    const rows = rowsOf(series.retention), starts = [...new Set(rows.map((r) => r.start))];
+    const about = "Ratio of mean gains, all arms together, after the last injection; the axis is logarithmic, so that a straight line is a logarithmic law. The laws are fitted to the points shown; bands are intervals.";
+    const parts = frame("retention", "Share of the gain that is kept", about), box = factlife.element("div", undefined, { class: "panels narrow" });
+    const longest = Math.max(...rows.map((r) => r.x)), measured = rows.filter((r) => r.law === "measured");
+    const low = Math.max(-1, Math.min(0, ...measured.map((r) => r.ci_low))), high = Math.min(2.5, Math.max(1.05, ...measured.map((r) => r.ci_high)));
+    for (const start of starts) {
+      const panel = factlife.element("div", undefined, { class: "panel" }), name = start.replaceAll("_", " ");
+      const chart = factlife.element("div", undefined, { class: "chart", role: "img", "aria-label": `Share of the gain that is kept: ${name}` });
+      const spec = onAxes(structuredClone(board.retention), { domain: [0, longest], axis: { values: logTicks(0, longest) } }, [low, high]);
+      delete spec.datasets;
+      for (const layer of spec.layer) {
+        if (layer.data) layer.data = { values: [{ at: 0 }] };
+        else if (layer.mark?.type) layer.mark.clip = true;
+      }
+      drawing.push([chart, { ...spec, height: 190, description: `Share of the gain that is kept: ${name}. ${about}` }, rows.filter((r) => r.start === start).map((r) => ({ ...r, arm: name }))]);
+      panel.append(factlife.element("h4", `${name} start`), chart);
+      box.append(panel);
+    }
+    parts.chart.replaceWith(box);
+    const laws = rows.some((r) => r.law !== "measured") ? board.laws.map((label, style) => ({ label, colour: "var(--name)", style })) : [];
+    parts.keys.append(legend([{ label: "measured, with its interval", colour: "var(--ink)", style: 0 }, ...laws]));
+    parts.data.addEventListener("toggle", () => parts.data.open && factlife.fillData(parts.data, "retention", rows, ["start", "law", "t", "value", "ci_low", "ci_high", "n"]));
+    return [parts.figure];
+  }
+
+  // Losses on facts and on made-up names over training, above the shaded phases.
+  function phases(series) {
+    const p = series.phases;
+    if (!p) return [];
+    const about = "Loss on facts and on made-up names over the candidates. Shaded: the phases; dashed: the loss of knowing nobody. A phase ends at t1 or t2; from the onset on, made-up names fare worse than that loss.";
+    const parts = frame("phases", "Phases of learning", about);
+    const names = ["facts", "made-up names"], colours = ["var(--loc)", "var(--name)"];
+    const lines = ["dynamics.series_loss", "dynamics.series_loss_unseen"].map((metric, i) => ({ label: names[i], colourKey: names[i], colour: colours[i], style: 0, metric, scope: "overall", series }));
+    const made = prepared(lines, { unit: "nats", kind: p.axis, log: true }), { axis } = made;
+    const [falling, plateau, learning] = board.phase_names, end = p.last;
+    const spans = [[falling, null, p.t1 ?? end]];
+    if (p.t1 !== null && (p.t2 === null || p.t2 >= 2 * p.t1)) spans.push([plateau, p.t1, p.t2 ?? end]);
+    if (p.t2 !== null) spans.push([learning, p.t2, end]);
+    const rows = [
+      ...made.rows.map((r) => ({ ...r, kind: "eval", series: r.line, dynamics_run: r.line, apart: r.alone })),
+      ...spans.filter(([, from, to]) => from === null || from < to).map(([name, from, to]) => ({ kind: "phase", series: name, x: from === null ? axis.domain[0] : axis.place(from), x2: axis.place(to) })),
+      ...["t1", "t2", "onset"].filter((name) => p[name] !== null).map((name) => ({ kind: "mark", series: name, x: axis.place(p[name]) })),
+      { kind: "baseline", value: p.baseline },
+    ];
+    const top = 1.05 * Math.max(p.baseline, ...made.rows.map((r) => r.value));
+    const spec = onAxes(structuredClone(board.phases), { title: axis.title, domain: axis.domain, axis: { labelExpr: axis.label, ...(axis.ticks ? { values: axis.ticks } : {}) } }, [0, top]);
+    delete spec.datasets;
+    spec.layer = spec.layer.filter((layer) => !layer.data || axis.seam !== undefined);
+    for (const layer of spec.layer) {
+      if (layer.data) layer.data = { values: [{ at: axis.seam }] };
+      if (layer.encoding.color) layer.encoding.color.scale = { domain: names, range: colours };
+      if (layer.encoding.tooltip) layer.encoding.tooltip = TIP(".4~g");
+    }
+    drawing.push([parts.chart, { ...spec, description: `Phases of learning. ${about}` }, rows]);
+    parts.keys.append(legend(made.lines));
+    made.notes.push(...Object.entries(p.why).map(([name, why]) => `${name}: ${why}.`));
+    return [finish(parts, "phases", made)];
+  }
+
   // ---- drawing what is on the page ----------------------------------------------------------
 
   const jobs = new Map(); // chart -> what is drawn in it
@@ -295,5 +366,5 @@ factlife.plots = (() => {
 
   const colourOf = (key, i) => `var(--${SETS[key] ?? (board.roles.includes(key) ? `role-${key}` : key === "active" ? "ink" : `line-${(i % board.most) + 1}`)})`;
 
-  return { board, metrics, number, interval, points, curves, panels, matrices, drawQueued, colourOf, SETS, AXES };
+  return { board, metrics, number, interval, points, curves, panels, matrices, retention, phases, drawQueued, colourOf, SETS, AXES };
 })();

@@ -229,8 +229,24 @@ class Numbers:
                 for metric, s in self._decay(r).items():
                     yield (metric, scope(a, d)), s
             if arms:
-                for metric, s in self._decay(kept.pooled([found[a] for a in arms])).items():
+                pooled = kept.pooled([found[a] for a in arms])
+                for metric, s in self._decay(pooled).items():
                     yield (metric, scope(d)), s
+                if d is None:
+                    yield from self._kept_after(pooled, None)
+                    for a in arms:
+                        yield from self._kept_after(found[a], a)
+
+    def _kept_after(self, r: kept.Retention | str, arm: str | None) -> Iterator[tuple[Key, Sample]]:
+        """R at times that all runs share, for as long as this one was followed."""
+        if isinstance(r, str) or not kept.has_gain(r, self.boot):
+            return
+        times = kept.shared_times(r.t[-1])
+        curves = np.vstack([r.curve, kept.curve_draws(r, self.boot)])
+        at = kept.over_log(r.t, curves, times)
+        for t, values in zip(times.tolist(), at.T, strict=True):
+            s = Sample(float(values[0]), values[1:], len(self.c.passages))
+            yield ("injection.retention", scope(arm, f"t{t:g}")), s
 
     def _decay(self, r: kept.Retention | str) -> dict[str, Sample]:
         n = len(self.c.passages)

@@ -121,6 +121,22 @@ def log_spaced(longest: int) -> Floats:
     return found
 
 
+def shared_times(longest: float) -> Floats:
+    """Steps 1, 2, 3, 4, 6, 8, 11, 16, …: whole powers of the square root of 2, up to `longest`."""
+    powers = np.arange(int(2 * np.log2(max(longest, 1))) + 2)
+    found: Floats = np.unique(np.rint(2.0 ** (powers / 2)))
+    return found[found <= longest]
+
+
+def over_log(t: Floats, curves: Floats, at: Floats) -> Floats:
+    """Curves [B, T] at other times [U] between the first and the last: straight over log t."""
+    x, wanted = np.log(t), np.log(at)
+    right = np.clip(np.searchsorted(x, wanted), 1, len(x) - 1)
+    w = (wanted - x[right - 1]) / (x[right] - x[right - 1])
+    found: Floats = (1 - w) * curves[:, right - 1] + w * curves[:, right]
+    return found
+
+
 def has_gain(r: Retention, boot: Bootstrap) -> bool:
     """Whether the gain at the maximum is above 0 with its interval.
 
