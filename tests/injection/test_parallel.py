@@ -372,7 +372,6 @@ templates = "source"
 generation = "none"
 candidates = false
 [injection]
-corpus = "datasets/fictional-knowledge"
 starts = ["late"]
 seeds = 1
 per_arm = 2
