@@ -147,11 +147,31 @@ def token_scores(
     Rank: entries above, and equal ones that come earlier in the vocabulary, as argmax breaks
     ties. A model whose logits are all equal must not look as if it knew everything.
     """
+    at_once = len(logits)
+    if logits.device.type == "cpu":
+        at_once = max(1, _CACHED // logits.shape[1])
+    pairs = zip(logits.split(max(1, at_once)), wanted.split(max(1, at_once)), strict=True)
+    found = [_token_scores(rows, tokens) for rows, tokens in pairs]
+    return torch.cat([lp for lp, _ in found]), torch.cat([rank for _, rank in found])
+
+
+_CACHED = 1 << 20  # logits that are read four times before they leave a CPU's cache
+
+
+def _token_scores(logits: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
     chosen = logits.gather(1, wanted[:, None])
     logprob = chosen.squeeze(1) - torch.logsumexp(logits, dim=1)
-    earlier = torch.arange(logits.shape[1], device=logits.device) < wanted[:, None]
-    rank = ((logits > chosen) | ((logits == chosen) & earlier)).sum(dim=1)
+    rank = _count(logits > chosen)
+    tied = torch.nonzero(_count(logits == chosen) > 1).squeeze(1)
+    if len(tied):  # rare, and an order of the vocabulary costs more than all of the above
+        earlier = torch.arange(logits.shape[1], device=logits.device) < wanted[tied, None]
+        rank[tied] += _count((logits[tied] == chosen[tied]) & earlier)
     return logprob, rank
+
+
+def _count(true: Tensor) -> Tensor:
+    """True entries of each row; bytes are summed several times as fast as booleans."""
+    return true.view(torch.uint8).sum(dim=1, dtype=torch.int32).long()
 
 
 @torch.inference_mode()

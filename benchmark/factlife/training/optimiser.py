@@ -18,7 +18,8 @@ def learning_rate(step: int, config: TrainingConfig) -> float:
     one after the last.
     """
     if step < config.warmup_steps:
-        return config.peak_lr * (step + 1) / config.warmup_steps
+        # Rounding may lift the last update of the warm-up above the peak.
+        return min(config.peak_lr, config.peak_lr * (step + 1) / config.warmup_steps)
     if config.schedule == "constant":
         return config.peak_lr
     done = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
