@@ -888,7 +888,7 @@ def swept(batch: int) -> Design:
 
 @pytest.fixture(scope="module")
 def everything() -> list[Any]:
-    """Two starts with three seeds, the later one with a background-only run, and the four studies."""
+    """Two starts with three seeds, a background-only run of the later one, and the four studies."""
     truths = {"early": Truth(full_gain(0.8, 1.0), own=0.2, shared=0.3),
               "late": Truth(full_gain(1.0, 1.4), own=0.05, shared=0.05)}  # fmt: skip
     main = Design(truths, **{**TINY, "seeds": (0, 1, 2), "per_arm": 8})
