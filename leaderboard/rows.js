@@ -1,1 +1,1 @@
-factlife.receive("rows", {"demo":""});
+factlife.receive("rows", {"reference":"","demo":""});
