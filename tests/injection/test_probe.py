@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.tiny import CONFIGS, random_model
 
-from factlife.injection import probe
 from factlife.injection.probe import ProbePass, shared_rows
+from factlife.scoring import targets as scoring
 from factlife.scoring.targets import Target
 
 
@@ -96,7 +96,7 @@ def test_rows_by_hand() -> None:
 def test_many_targets_of_one_row_are_taken_piece_by_piece(monkeypatch: pytest.MonkeyPatch) -> None:
     wanted, model = nested(), model_of("gpt2")
     whole = ProbePass(wanted, 512, "cpu")(model)
-    monkeypatch.setattr(probe, "_AT_ONCE", 3)
+    monkeypatch.setattr(scoring, "_CACHED", 3 * model.config.vocab_size)
     pieces = ProbePass(wanted, 512, "cpu")(model)
     assert np.allclose(whole.logprob_sum, pieces.logprob_sum, atol=1e-6)
     assert (whole.first_rank == pieces.first_rank).all() and (whole.exact == pieces.exact).all()

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.tiny import CONFIGS, VOCAB, random_model
 
+from factlife.scoring import targets
 from factlife.scoring.candidates import Group, score_groups
 from factlife.scoring.generate import greedy
 from factlife.scoring.targets import Target, batches, logits_at, score, token_scores
@@ -119,6 +120,38 @@ def test_hand_worked_log_probability_and_rank() -> None:
     logprob, rank = token_scores(logits, torch.tensor([0, 1, 2]))
     assert logprob.exp().tolist() == pytest.approx([1 / 8, 2 / 8, 5 / 8])
     assert rank.tolist() == [2, 1, 0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("cached", [1, 37 * 5, 1 << 19])
+def test_scores_are_those_of_the_definition(
+    dtype: torch.dtype, cached: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows that predict several tokens, ties (bfloat16 has many), any number of rows at once."""
+    draw = torch.Generator().manual_seed(0)
+    logits = torch.randn(11, 37, generator=draw).to(dtype)
+    rows = torch.tensor([0, 0, 3, 10, 3, 7, 7, 7, 1, 2, 5, 6, 8, 9, 4])
+    wanted = torch.randint(37, (len(rows),), generator=draw)
+    before = logits.clone()
+    monkeypatch.setattr(targets, "_CACHED", cached)
+    logprob, rank = token_scores(logits, wanted, rows)
+    for p, (row, token) in enumerate(zip(rows.tolist(), wanted.tolist(), strict=True)):
+        own = logits[row].double()
+        assert float(logprob[p]) == pytest.approx(float(own.log_softmax(0)[token]), abs=1e-5)
+        above = int((own > own[token]).sum()) + int((own[:token] == own[token]).sum())
+        assert int(rank[p]) == above
+    assert torch.equal(logits, before)  # they are the caller's
+    alone, its_rank = token_scores(logits, wanted[:11])
+    again, same_rank = token_scores(logits, wanted[:11], torch.arange(11))
+    assert torch.equal(alone, again) and torch.equal(its_rank, same_rank)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_row_that_is_not_finite_has_no_log_probability(bad: float) -> None:
+    logits = torch.zeros(2, 5)
+    logits[1, 3] = bad
+    logprob, _ = token_scores(logits, torch.tensor([2, 2]))
+    assert torch.isfinite(logprob).tolist() == [True, False]
 
 
 def test_a_model_that_says_nothing_knows_nothing() -> None:

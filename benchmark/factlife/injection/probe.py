@@ -43,7 +43,6 @@ BOUNDARY = "prefix and target share a token"
 TOO_LONG = "longer than the model's context"
 NOT_FINITE = "the model's log-probability is not finite"
 NO_PREFIX = "nothing stands before the target to predict it from"
-_AT_ONCE = 1024  # rows of logits in float32
 _CPU_TOKENS = 1024  # more fill no core better, and what is in flight leaves its cache
 
 Ids = tuple[int, ...]
@@ -93,11 +92,11 @@ class _Batch:
     padded: Padded
     rows: Tensor  # of each distinct position that is unembedded
     columns: Tensor
-    cell: Tensor  # [P] which of these positions predicts each target token
+    cell: Tensor | None  # [P] which of these positions predicts each target token; None: the p-th
     wanted: Tensor  # [P] the target token
     owner: Tensor  # [P] place of its target in the batch
     places: NDArray[np.int64]  # of the batch's targets among all
-    first: Tensor  # index of each target's first position in `cell`
+    first: Tensor  # place of each target's first token among the P
 
 
 @dataclass(frozen=True)
@@ -160,24 +159,13 @@ class ProbePass:
             logits_at(model, batch.rows, batch.columns),
         ):
             logits = forward(model, batch.padded, use_cache=False).logits
-        logprob, rank = _token_scores(logits.squeeze(0), batch.cell, batch.wanted)
+        logprob, rank = token_scores(logits.squeeze(0), batch.wanted, batch.cell)
         n = len(batch.places)
         sums = torch.zeros(n, dtype=torch.float64, device=self._device)
         sums.index_add_(0, batch.owner, logprob.double())
         missed = torch.zeros(n, dtype=torch.int64, device=self._device)
         missed.index_add_(0, batch.owner, (rank > 0).long())
         return sums, rank[batch.first], missed == 0
-
-
-def _token_scores(logits: Tensor, cell: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
-    """Log-probability and rank of target tokens [P], each predicted by a row of logits [C, V].
-
-    A row may predict several: they are taken up piece by piece, so that no more than `_AT_ONCE`
-    rows are held again.
-    """
-    pairs = zip(cell.split(_AT_ONCE), wanted.split(_AT_ONCE), strict=True)
-    found = [token_scores(logits[c].float(), w) for c, w in pairs]
-    return torch.cat([lp for lp, _ in found]), torch.cat([rank for _, rank in found])
 
 
 def shared_rows(needed: Sequence[Ids]) -> tuple[list[Ids], list[int]]:
@@ -221,7 +209,7 @@ def _batch(
         padded=pad(rows, "right", device),
         rows=torch.tensor(row, device=device),
         columns=torch.tensor(column, device=device),
-        cell=torch.tensor(cell, device=device),
+        cell=None if cell == list(range(len(cells))) else torch.tensor(cell, device=device),
         wanted=torch.tensor(wanted, device=device),
         owner=torch.tensor(owner, device=device),
         places=np.array(places, np.int64),
