@@ -252,6 +252,27 @@ def test_a_celebrity_study_without_rare_people_says_nothing_of_them() -> None:
     assert judged(t)["C10"][0]["verdict"] == UNTESTED
 
 
+def test_confidence_is_judged_where_people_are_known() -> None:
+    """Of the largest size little was learned; the one below it is known."""
+    t = Tables()
+    for size, accuracy, top in ((1024, 0.9, 0.5), (2048, 0.6, 0.4), (4096, 0.2, 0.06)):
+        for s in seeds(uniform(size)):
+            t.learned(s, 30, 900 + s.seed, accuracy=accuracy - 0.01 * s.seed, top=top)
+    rows = judged(t)["C8"]
+    assert all(r["number"].endswith("at N = 2048") for r in rows)
+    assert rows[0]["holds"] == "yes"
+    assert rows[0]["value"] == pytest.approx(0.4 - 0.1)
+
+
+def test_confidence_is_undecided_where_nobody_is_known() -> None:
+    t = Tables()
+    for s in seeds(uniform(1024)):
+        t.learned(s, 30, 900 + s.seed, accuracy=0.3 - 0.01 * s.seed, top=0.5)
+    rows = judged(t)["C8"]
+    assert {r["verdict"] for r in rows} == {UNDECIDED}
+    assert rows[0]["reason"] == "the model knows 29% of what it was shown; 50% are asked"
+
+
 # ---- a given series --------------------------------------------------------------------------
 
 

@@ -34,6 +34,7 @@ UNDECIDED, UNTESTED = "undecided", "not tested"
 SCRATCH = "scratch"
 LEAST_SIZES = 3  # at which the plateau was left, for its growth
 LEAST_PEOPLE = 2048  # population from which C1 is decided: smaller ones have short plateaus
+KNOWN = 0.5  # least share of values that is known where people count as known, for C8
 
 STATEMENTS: Mapping[str, str] = {
     "C1": "Learning has three phases: the loss falls to a plateau, stays there, and falls again.",
@@ -390,11 +391,21 @@ def _onset(e: Evidence) -> Iterator[Number]:
 
 
 def _confidence(e: Evidence) -> Iterator[Number]:
-    runs = e.uniform()
-    if runs:
-        gap, ranked = e.mean(runs, "confidence_gap"), e.mean(runs, "auroc")
-        yield above("C8", "top probability on known - on unseen people", 0, "probability", gap)
-        yield above("C8", "AUROC of known against unseen people", 0.5, "AUROC", ranked)
+    """At the largest size whose people the model knows: the claim is about people it knows."""
+    sizes = sorted({r["n_people"] for r in e.where(kind="scratch", distribution="uniform")})
+    if not sizes:
+        return
+    known = {n: _mean_of(e.values(e.uniform(n), "final_accuracy")) for n in sizes}
+    size = max((n for n in sizes if known[n] >= KNOWN), default=sizes[-1])
+    unknown = None
+    if not known[size] >= KNOWN:
+        unknown = f"the model knows {known[size]:.0%} of what it was shown; {KNOWN:.0%} are asked"
+    runs = e.uniform(size)
+    gap, ranked = e.mean(runs, "confidence_gap"), e.mean(runs, "auroc")
+    name = f"top probability on known - on unseen people at N = {size}"
+    yield above("C8", name, 0, "probability", gap, undecidable=unknown)
+    name = f"AUROC of known against unseen people at N = {size}"
+    yield above("C8", name, 0.5, "AUROC", ranked, undecidable=unknown)
 
 
 _SCRATCH: tuple[Callable[[Evidence], Iterator[Number]], ...] = (
