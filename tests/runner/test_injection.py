@@ -42,6 +42,7 @@ from factlife.runner.injection import (
 )
 from factlife.runner.progress import Silent
 from factlife.runner.run import Options, run
+from factlife.runner.score import score_run
 from factlife.series.integrity import check_weights
 from factlife.series.local import Revision, Series, open_series
 from factlife.store import RunStore
@@ -273,6 +274,20 @@ def test_a_model_that_diverges_is_recorded_and_the_others_go_on(
     assert "loss is nan" in rows["mid-seed0"]["reason"] and rows["late-seed0"]["reason"] is None
     again = inject(series, tmp_path / "run")
     assert (again.reused, again.failed) == (("late-seed0",), ("mid-seed0",))
+
+
+def test_a_run_of_which_nothing_came_says_why_and_keeps_its_tables(
+    series: Series, tmp_path: Path
+) -> None:
+    profile = Profile(
+        "x", tracks=("injection",), injection=replace(SMALL, starts=("late",), peak_lr=1e12)
+    )
+    run(series, profile, tmp_path / "run", Options(), Silent())
+    with pytest.raises(IntegrityError, match="no metric can be computed.* loss is nan .*lower"):
+        score_run(tmp_path / "run")
+    (row,) = RunStore(tmp_path / "run").read("injection_runs").to_pylist()
+    assert "loss is nan" in row["reason"]
+    assert not (tmp_path / "run" / "result.json").exists()
 
 
 # ---- the background-only run -------------------------------------------------------------------

@@ -31,7 +31,7 @@ def score_run(root: Path) -> dict[str, Any]:
 
     Raises:
         UsageError: no run folder, or nothing measured in it.
-        IntegrityError: a damaged table.
+        IntegrityError: a damaged table, or no metric at all.
     """
     store = RunStore.existing(root)
     manifest = store.manifest()
@@ -58,12 +58,24 @@ def score_run(root: Path) -> dict[str, Any]:
             else:
                 store.remove_table(name)
         rows = scored.scores + derive_dynamics(store, manifest, tables)
+        if not rows:
+            raise IntegrityError(_nothing(root, tables))
         store.write_part("scores", rows)
         result = _result(store, manifest, tables, rows)
         if found := problems(result, RESULT):
             raise IntegrityError(f"factlife wrote a result that breaks its own format: {found[0]}")
         write_text(root / RESULT, result_text(result))
     return result
+
+
+def _nothing(root: Path, tables: dict[str, pa.Table]) -> str:
+    """Why there is no metric at all: injection was the only track, and all of its runs failed."""
+    runs = tables["injection_runs"].to_pylist() if "injection_runs" in tables else []
+    why = next((r["reason"] for r in runs if r["reason"]), "its tables are empty")
+    return (
+        f"{root}: no metric can be computed, since no run came to its end: {why}. Change the "
+        "profile and run it into another --out"
+    )
 
 
 def score_and_report(root: Path) -> dict[str, Any]:
