@@ -48,7 +48,8 @@ became of the claims C1 to C11 of dynamics-2025 (Zucchet et al., arXiv 2503.2167
 A claim is *supported* if the whole interval of each of its numbers (t over seeds) lies where the
 claim wants it, *not supported* if one lies elsewhere, *undecided* if one reaches across or has no
 interval, and *not tested* if nothing was measured. A time that was not reached is no number; where
-the length of the run stands in for one, the row says so.
+the length of the run stands in for one, the row says so. Times are those of evaluations, which are
+log-spaced: an interval of no width says that all seeds fell between the same two.
 """
 Row = dict[str, Any]
 
