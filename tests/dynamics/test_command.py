@@ -95,7 +95,7 @@ def test_a_plan_says_what_would_be_trained_and_trains_nothing(tmp_path: Path) ->
     plan = json.loads(stdout)
     assert code == 0 and not out.exists()
     names = [r["name"] for r in plan["runs"]]
-    assert {"n512.uniform.s0", "n1024.warm_up.s2", "n512.patched.r20.s1"} <= set(names)
+    assert {"n512.uniform.s0", "n2048.warm_up.s2", "n512.patched.r20.s1"} <= set(names)
     first = plan["runs"][0]
     # 6 FLOPs a parameter and token.
     assert first["flops"] == pytest.approx(6 * plan["parameters"] * first["tokens"], rel=1e-6)
