@@ -3,9 +3,9 @@ probing pass against the forward over its tokens and against one probe at a time
 
 How much one pass gains over single probes depends on the model. With a vocabulary of 50,000, as
 published series have it, most of a plain forward are logits that nobody asked for; with a small one
-both sides are products of matrices, and on a CPU 40 rows fill a core nearly as well as 1,000. Both
-are printed. The plain loop gives log-probabilities; who wants the greedy match too, which the pass
-has, decodes.
+both sides are products of matrices, and on a CPU 40 rows fill a core nearly as well as 1,000: there
+the target is missed. The plain loop gives log-probabilities; who wants the greedy match too, which
+the pass has, decodes.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def pythia_14m() -> Any:
 
 
 def against_one_pass(
-    ratio: Any, name: str, model: Any, loop: Any, wanted: list[Target], every: int, target: float
+    ratio: Any, name: str, model: Any, loop: Any, wanted: list[Target], every: int
 ) -> Any:
     """Seconds of a loop over every so manieth probe, times that, over seconds of one pass."""
     whole, some = ProbePass(wanted, TOKENS, "cpu"), wanted[::every]
@@ -132,10 +132,9 @@ def against_one_pass(
         whole(model)
         at_once.append(time.perf_counter() - started)
     ratios = tuple(a / b for a, b in zip(singly, at_once, strict=True))
-    met = not target or sorted(ratios)[1] >= target
     return ratio(
         f"{name} (every {every}th) against one pass", "one by one", "one pass",
-        sorted(singly)[1], sorted(at_once)[1], ratios, f">= {target:g}" if target else "none", met,
+        sorted(singly)[1], sorted(at_once)[1], ratios, ">= 5", sorted(ratios)[1] >= 5.0,
     )  # fmt: skip
 
 
@@ -159,17 +158,12 @@ def run(compare: Any, ratio: Any, model: Any) -> list[Any]:
         (f"{len(wanted):,} probes, one pass", lambda: whole(model)),
         ("forward, unpadded", lambda: unpadded(model.eval(), wanted)), at_most=1.3,
     )  # fmt: skip
-    large = pythia_14m()
     return [
         trained,
         probed,
+        against_one_pass(ratio, "probing one by one", model, one_by_one, wanted, 15),
+        against_one_pass(ratio, "the same, greedy match decoded", model, with_match, wanted, 60),
         against_one_pass(
-            ratio, "Pythia 14M's shape: probing one by one", large, one_by_one, wanted, 15, 5.0
-        ),
-        against_one_pass(
-            ratio, "d 256, vocabulary 8,192: probing one by one", model, one_by_one, wanted, 15, 0.0
-        ),
-        against_one_pass(
-            ratio, "the same, greedy match decoded", model, with_match, wanted, 60, 5.0
+            ratio, "Pythia 14M's shape: probing one by one", pythia_14m(), one_by_one, wanted, 15
         ),
     ]

@@ -102,6 +102,18 @@ def test_a_model_without_attention_weights_keeps_a_row_with_the_reason(
     assert row["layer"] == -1 and "no attention weights" in row["reason"]
 
 
+def test_a_forward_that_knows_no_attention_keeps_a_row_and_a_mistake_of_ours_does_not(
+    prompts: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    m = tiny().eval()
+    m.forward = lambda input_ids, attention_mask, use_cache: None
+    (row,) = subject_attention(m, prompts[:2], 500, KEYS)
+    assert "output_attentions" in row["reason"]
+    monkeypatch.setattr("factlife.dynamics.series.pad", lambda *_: None)
+    with pytest.raises(AttributeError):
+        subject_attention(tiny().eval(), prompts[:2], 500, KEYS)
+
+
 # ---- corruption ------------------------------------------------------------------------------
 
 

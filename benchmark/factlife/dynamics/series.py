@@ -59,7 +59,7 @@ def subject_attention(
             for batch in batches([len(p.ids) for p in usable], batch_tokens):
                 found = _batch_attention(model, [usable[i] for i in batch])
                 sums = found if not len(sums) else sums + found
-    except (ValueError, NotImplementedError, AttributeError, TypeError) as error:
+    except (ValueError, NotImplementedError) as error:
         return [_unmeasured(keys, f"the model hands out no attention weights ({error})")]
     if not len(sums) or not np.isfinite(sums).all():
         return [_unmeasured(keys, "no attention weights, or some that are not finite")]
@@ -75,13 +75,22 @@ def _unmeasured(keys: Row, reason: str) -> Row:
 
 
 def _batch_attention(model: Any, prompts: Sequence[Encoded]) -> Any:
-    """[L, 2] sums over prompts of mass on the subject and of sharpness."""
+    """[L, 2] sums over prompts of mass on the subject and of sharpness.
+
+    Raises:
+        ValueError: the model has no attention weights to hand out.
+    """
     device = next(model.parameters()).device
     padded = pad([p.ids for p in prompts], "right", device)
-    out = model(
-        input_ids=padded.ids, attention_mask=padded.mask, use_cache=False, output_attentions=True
-    )
-    if not out.attentions or any(a is None or a.dim() != 4 for a in out.attentions):
+    try:
+        out = model(
+            input_ids=padded.ids, attention_mask=padded.mask, use_cache=False,
+            output_attentions=True,
+        )  # fmt: skip
+    except TypeError as error:  # a forward that knows no such argument
+        raise ValueError(str(error)) from error
+    patterns = getattr(out, "attentions", None)
+    if not patterns or any(a is None or a.dim() != 4 for a in patterns):
         raise ValueError("none came back")
     rows = torch.arange(len(prompts), device=device)
     at = torch.tensor([p.answer[0] - 1 for p in prompts], device=device)
@@ -90,7 +99,7 @@ def _batch_attention(model: Any, prompts: Sequence[Encoded]) -> Any:
     on_subject = (keys >= start[:, None]) & (keys < end[:, None])
     visible = (at + 1).clamp(min=2).float().log()
     sums = []
-    for pattern in out.attentions:
+    for pattern in patterns:
         looking = pattern[rows, :, at].float()
         mass = (looking * on_subject[:, None]).sum(-1).mean(1).sum()
         even = (torch.special.entr(looking).sum(-1).mean(1) / visible).sum()
