@@ -308,6 +308,7 @@ def test_a_shard_for_each_piece_of_all_tracks(
         wrote[index] = tables - {"checkpoints", "injection_audit"}  # the audit is the first's
         if index == 7:
             assert outcome.injected is not None and len(outcome.injected.measured) == 1
+            assert (out / ".injection").is_dir()  # another shard may be about to write there
             with pytest.raises(PartialError, match="1 of 2 injection runs are not finished yet"):
                 run(series, profile, out, Options(assemble=True), Silent())
     assert wrote[1] == wrote[2] == {"recall", "candidates"}
@@ -316,6 +317,7 @@ def test_a_shard_for_each_piece_of_all_tracks(
     assert wrote[7] == wrote[8] >= {"injection_runs", "probes"}
     outcome = run(series, profile, out, Options(assemble=True), Silent())
     assert outcome.injected is not None and len(outcome.injected.reused) == 2
+    assert not (one / ".injection").exists() and not (out / ".injection").exists()
     made, wanted = four_tracks.parts(out), four_tracks.parts(one)
     assert made.keys() == wanted.keys()
     assert [name for name in wanted if made[name] != wanted[name]] == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import signal
 import subprocess
 import threading
@@ -210,6 +211,35 @@ def test_a_task_that_is_stopped_again_and_again_for_nothing_is_given_up(tmp_path
         stopped = stopped.checkpoint().function
     with pytest.raises(PartialError, match=r"stopped 3 times, and nothing .* give it more --time"):
         stopped.checkpoint()
+
+
+def test_only_what_is_whole_counts_as_finished(tmp_path: Path) -> None:
+    before = slurm._stamp(tmp_path)
+    half = tmp_path / ".injection" / "late-seed0" / ".step-00000003.tmp" / "model.safetensors"
+    half.parent.mkdir(parents=True)
+    half.touch()
+    assert slurm._stamp(tmp_path) == before
+    half.parent.rename(half.parent.with_name("step-00000003"))
+    assert slurm._stamp(tmp_path) != before
+
+
+def test_folders_that_other_tasks_remove_do_not_stop_the_count(tmp_path: Path) -> None:
+    work = tmp_path / ".injection"
+
+    def come_and_go() -> None:
+        while not over.is_set():
+            (work / "late-seed0" / "states" / "step-1").mkdir(parents=True)
+            shutil.rmtree(work)
+
+    over = threading.Event()
+    other = threading.Thread(target=come_and_go)
+    other.start()
+    try:
+        for _ in range(2000):
+            assert slurm._stamp(tmp_path) == (0, 0)
+    finally:
+        over.set()
+        other.join()
 
 
 @pytest.mark.usefixtures("own_signals")

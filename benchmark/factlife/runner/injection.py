@@ -217,7 +217,6 @@ def run_injection(track: Track, plans: Sequence[RunPlan], sources: Sequence[Sour
                 before += plan.schedule.steps
                 track.progress.advance(before, plan.name)
     track.progress.finish()
-    _remove_empty(track.store.root / WORK)
     names = {k: tuple(v) for k, v in done.items()}
     return Injected(**names, seconds=time.monotonic() - began)
 
@@ -229,10 +228,10 @@ def _once(open_: Callable[[], AbstractContextManager[Files]]) -> Iterator[Callab
         yield functools.cache(lambda: stack.enter_context(open_()))
 
 
-def _remove_empty(folder: Path) -> None:
-    """Remove a folder if it is empty."""
-    if folder.is_dir() and not any(folder.iterdir()):
-        folder.rmdir()
+def forget_work(store: RunStore) -> None:
+    """Remove the folder of unfinished runs if it is empty; a sharer's may vanish under others."""
+    with suppress(OSError):  # not there, or not empty
+        (store.root / WORK).rmdir()
 
 
 def _settled(track: Track, plan: RunPlan) -> RunPlan:

@@ -32,6 +32,7 @@ from factlife.runner.injection import (
     Source,
     Track,
     follow,
+    forget_work,
     injection_fingerprints,
     plans_of,
     run_injection,
@@ -217,6 +218,7 @@ def _run(
             )
         if options.shard is None:
             store.forget_shards()
+            forget_work(store)
     found = tuple(warnings) + tuple(sweep.found)
     return Outcome(out, *done, found, sweep.seconds, injected)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import re
 import shutil
 import signal
@@ -123,11 +124,13 @@ class Task:
 
 def _stamp(out: Path) -> tuple[int, int]:
     """Number of files that hold something finished, and when the newest was written (ns)."""
-    patterns = ("tables/**/part.parquet", ".injection/**/*", ".dynamics/**/*")
     times = []
-    for path in (p for pattern in patterns for p in out.glob(pattern)):
-        with contextlib.suppress(FileNotFoundError):  # a state that has just been replaced
-            times.append(path.stat().st_mtime_ns)
+    for top in ("tables", ".injection", ".dynamics"):
+        for folder, inner, names in os.walk(out / top):  # passes over a folder that vanishes
+            inner[:] = [n for n in inner if not n.startswith(".")]
+            for name in (n for n in names if not n.startswith(".")):  # others are half written
+                with contextlib.suppress(FileNotFoundError):  # a state that was just replaced
+                    times.append(Path(folder, name).stat().st_mtime_ns)
     return len(times), max(times, default=0)
 
 
