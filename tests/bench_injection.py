@@ -3,9 +3,9 @@ probing pass against the forward over its tokens and against one probe at a time
 
 How much one pass gains over single probes depends on the model. With a vocabulary of 50,000, as
 published series have it, most of a plain forward are logits that nobody asked for; with a small one
-both sides are products of matrices, and on a CPU 40 rows fill a core nearly as well as 1,000: there
-the target is missed. The plain loop gives log-probabilities; who wants the greedy match too, which
-the pass has, decodes.
+both sides are products of matrices, which 40 rows fill a core with nearly as well as 1,000: on two
+cores that target is met on some days and missed on others. The plain loop gives log-probabilities;
+who wants the greedy match too, which the pass has, decodes.
 """
 
 from __future__ import annotations

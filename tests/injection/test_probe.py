@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import functools
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -11,8 +14,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.tiny import CONFIGS, random_model
+from transformers import LlamaForCausalLM
 
-from factlife.injection.probe import ProbePass, shared_rows
+from factlife.injection.probe import ProbePass, after_last_attention, shared_rows
 from factlife.scoring import targets as scoring
 from factlife.scoring.targets import Target
 
@@ -100,6 +104,94 @@ def test_many_targets_of_one_row_are_taken_piece_by_piece(monkeypatch: pytest.Mo
     pieces = ProbePass(wanted, 512, "cpu")(model)
     assert np.allclose(whole.logprob_sum, pieces.logprob_sum, atol=1e-6)
     assert (whole.first_rank == pieces.first_rank).all() and (whole.exact == pieces.exact).all()
+
+
+# ---- only what is needed, and every core ------------------------------------------------------
+
+
+@pytest.mark.parametrize("arch", sorted(CONFIGS))
+def test_what_follows_the_last_attention_runs_on_target_positions_alone(arch: str) -> None:
+    model, wanted = model_of(arch), nested()
+    found, seen = ProbePass(wanted, 10**6, "cpu"), []
+    modules = after_last_attention(model)
+    assert len(modules) == 2
+    handles = [
+        m.register_forward_hook(lambda _m, args, _o: seen.append(tuple(args[0].shape[:2])))
+        for m in modules
+    ]
+    model(input_ids=torch.tensor([[1, 2, 3]]))
+    found(model)
+    for handle in handles:
+        handle.remove()
+    (batch,) = found._batches
+    assert batch.padded.ids.numel() > len(batch.rows)
+    assert seen == [(1, 3)] * 2 + [(1, len(batch.rows))] * 2
+
+
+class Own(LlamaForCausalLM):  # type: ignore[misc]
+    """Code that is not the transformers library's: its wiring may be any."""
+
+
+def test_code_that_is_not_known_runs_whole_and_in_one_thread() -> None:
+    known, wanted = model_of("llama"), [t for seed in range(3) for t in nested(seed=seed)]
+    own = Own(known.config).eval()
+    own.load_state_dict(known.state_dict())
+    assert after_last_attention(own) == ()
+    threads: set[int] = set()
+    handle = own.register_forward_pre_hook(lambda _m, _a: threads.add(threading.get_ident()))
+    with threads_of_torch(2):
+        got, fast = ProbePass(wanted, 64, "cpu")(own), ProbePass(wanted, 64, "cpu")(known)
+    handle.remove()
+    assert threads == {threading.get_ident()}
+    assert np.allclose(got.logprob_sum, fast.logprob_sum, atol=1e-4)
+    assert (got.first_rank == fast.first_rank).all() and (got.exact == fast.exact).all()
+
+
+@contextmanager
+def threads_of_torch(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("arch", ["gpt_neox", "olmoe", "olmo2"])
+def test_batches_of_several_threads_give_the_same_bits(arch: str, precision: str) -> None:
+    model, wanted = model_of(arch), [t for seed in range(4) for t in nested(seed=seed)]
+    idents: set[int] = set()
+    handle = model.register_forward_pre_hook(lambda _m, _a: idents.add(threading.get_ident()))
+    found = ProbePass(wanted, 64, "cpu", precision)
+    assert found.forwards >= 6
+    with threads_of_torch(1):
+        one = found(model)
+    with threads_of_torch(3):
+        several = [found(model) for _ in range(3)]
+        assert torch.get_num_threads() == 3
+    handle.remove()
+    assert threading.get_ident() in idents and len(idents) > 1
+    for got in several:
+        assert got.logprob_sum.tobytes() == one.logprob_sum.tobytes()
+        assert got.first_rank.tobytes() == one.first_rank.tobytes()
+        assert got.exact.tobytes() == one.exact.tobytes()
+
+
+def test_what_a_thread_raises_is_raised_and_the_threads_are_given_back() -> None:
+    model = random_model("llama")
+    found = ProbePass([t for seed in range(3) for t in nested(seed=seed)], 64, "cpu")
+
+    def fails(*_: Any) -> None:
+        raise MemoryError("no memory")
+
+    with threads_of_torch(2):
+        handle = model.register_forward_pre_hook(fails)
+        with pytest.raises(MemoryError, match="no memory"):
+            found(model)
+        assert torch.get_num_threads() == 2
+        handle.remove()
+        assert np.isfinite(found(model).logprob_sum).all()  # no hook is left
 
 
 def test_no_targets_at_all() -> None:

@@ -2,8 +2,9 @@
 
 A probe is scored on its target's tokens after its prefix's. That is right only if
 enc(prefix) + enc(" " + target) = enc(prefix + " " + target); a probe for which it does not hold is
-left out, with the reason. The output embedding runs on target positions alone. Batches hold rows
-of like length and are made once a run.
+left out, with the reason. The output embedding runs on target positions alone, and in a model of
+the transformers library so does what follows the last attention. Batches hold rows of like length
+and are made once a run.
 
 What a causal model computes at a token does not depend on what follows. A target whose tokens
 (without its last, which predicts nothing that is wanted) begin another one's is therefore read from
@@ -16,7 +17,9 @@ teacher forcing. `exact` is therefore read from the same pass.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -24,20 +27,23 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from factlife.corpora.fictional.tokens import boundary_holds
+from factlife.errors import UsageError
 from factlife.injection.background import Encode
 from factlife.injection.corpus import Probe
 from factlife.scoring.targets import (
+    At,
     Padded,
     Target,
     batches,
     forward,
-    logits_at,
+    narrowed,
     pad,
     token_scores,
 )
+from factlife.tracing.families import adapter_for
 
 BOUNDARY = "prefix and target share a token"
 TOO_LONG = "longer than the model's context"
@@ -143,20 +149,39 @@ class ProbePass:
         found = Scores(
             np.zeros(self._count), np.zeros(self._count, np.int64), np.zeros(self._count, np.bool_)
         )
-        with torch.no_grad():
-            waiting = [(b.places, *self._one(model, b)) for b in self._batches]
-        for places, sums, first, whole in waiting:  # the device is waited for once, at the end
+        with narrowed(model, after_last_attention(model)) as at:
+            waiting = self._each(model, at)
+        for batch, (sums, first, whole) in zip(self._batches, waiting, strict=True):
+            places = batch.places  # the device is waited for once, here
             found.logprob_sum[places] = sums.cpu().numpy()
             found.first_rank[places] = first.cpu().numpy()
             found.exact[places] = whole.cpu().numpy()
         return found
 
-    def _one(self, model: Any, batch: _Batch) -> tuple[Tensor, Tensor, Tensor]:
+    def _each(self, model: Any, at: At) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """Every batch; on a CPU each by a thread of its own.
+
+        Products of this size keep one core busy. Cores that share each of them wait for one
+        another several times a layer; with batches of their own they wait at the end alone.
+        """
+        one = functools.partial(self._one, model, at)
+        cores = torch.get_num_threads() if self._device.type == "cpu" and _known(model) else 1
+        if cores == 1 or len(self._batches) < 2 * cores:
+            return [one(b) for b in self._batches]
+        try:
+            with ThreadPoolExecutor(cores, initializer=torch.set_num_threads, initargs=(1,)) as own:
+                # the last batches are the longest, which had better not be begun last
+                return list(own.map(one, reversed(self._batches)))[::-1]
+        finally:
+            torch.set_num_threads(cores)
+
+    @torch.no_grad()
+    def _one(self, model: Any, at: At, batch: _Batch) -> tuple[Tensor, Tensor, Tensor]:
         with (
             torch.autocast(
                 self._device.type, torch.bfloat16, enabled=self._precision == "bfloat16"
             ),
-            logits_at(model, batch.rows, batch.columns),
+            at(batch.rows, batch.columns),
         ):
             logits = forward(model, batch.padded, use_cache=False).logits
         logprob, rank = token_scores(logits.squeeze(0), batch.wanted, batch.cell)
@@ -166,6 +191,27 @@ class ProbePass:
         missed = torch.zeros(n, dtype=torch.int64, device=self._device)
         missed.index_add_(0, batch.owner, (rank > 0).long())
         return sums, rank[batch.first], missed == 0
+
+
+def _known(model: Any) -> bool:
+    """Whether the model's code is the transformers library's, and nothing is wrapped around it."""
+    return type(model).__module__.startswith("transformers.")
+
+
+def after_last_attention(model: Any) -> tuple[nn.Module, ...]:
+    """Large modules that follow the last attention and take each position by itself.
+
+    None where the wiring is not known: other code than the transformers library's, or a family
+    that cannot be traced.
+    """
+    if not _known(model):
+        return ()
+    try:
+        wiring = adapter_for(model)
+    except UsageError:
+        return ()
+    last = wiring.layout.n_layers - 1
+    return wiring.output_projection(last), wiring.ffn(last)
 
 
 def shared_rows(needed: Sequence[Ids]) -> tuple[list[Ids], list[int]]:

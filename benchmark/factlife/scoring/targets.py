@@ -10,8 +10,9 @@ Positions are passed explicitly, so that the side of the padding makes no differ
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -100,23 +101,59 @@ def logits_at(model: Any, rows: Tensor, columns: Tensor) -> Iterator[None]:
     Raises:
         RuntimeError: the model did not call its output embedding, or not on [R, S, D].
     """
-    calls = 0
+    with narrowed(model) as at, at(rows, columns):
+        yield
 
-    def pick(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        nonlocal calls
-        calls += 1
+
+At = Callable[[Tensor, Tensor], AbstractContextManager[None]]
+
+
+@contextmanager
+def narrowed(model: Any, inner: Sequence[nn.Module] = ()) -> Iterator[At]:
+    """`logits_at` for many forwards, of several threads too: yields what opens a thread's forward.
+
+    Args:
+        inner: modules of the last block that take each position of [R, S, D] by itself, after its
+            attention. They run on the chosen positions too and write 0 elsewhere, where nothing is
+            read any more.
+    """
+    head = model.get_output_embeddings()
+    own = threading.local()  # of the forward that this thread has open
+
+    def narrow(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
+        if getattr(own, "chosen", None) is None:
+            return None
         hidden = args[0]
         if hidden.dim() != 3:
-            raise RuntimeError(f"output embedding got {tuple(hidden.shape)}, expected [R, S, D]")
-        return (hidden[rows, columns].unsqueeze(0), *args[1:])
+            raise RuntimeError(f"expected [R, S, D], {type(module)} got {tuple(hidden.shape)}")
+        own.shape = hidden.shape[:2]
+        own.calls += module is head
+        return (hidden[own.chosen].unsqueeze(0), *args[1:])
 
-    handle = model.get_output_embeddings().register_forward_pre_hook(pick)
-    try:
-        yield
-    finally:
-        handle.remove()
-    if calls != 1:
-        raise RuntimeError(f"the output embedding ran {calls} times in one forward, expected once")
+    def widen(_: nn.Module, __: Any, output: Any) -> Any:
+        if getattr(own, "chosen", None) is None:
+            return None
+        found = output[0] if isinstance(output, tuple) else output
+        wide = found.new_zeros((*own.shape, found.shape[-1]))
+        wide[own.chosen] = found.squeeze(0)
+        return (wide, *output[1:]) if isinstance(output, tuple) else wide
+
+    @contextmanager
+    def at(rows: Tensor, columns: Tensor) -> Iterator[None]:
+        own.chosen, own.calls = (rows, columns), 0
+        try:
+            yield
+        finally:
+            own.chosen = None
+        if own.calls != 1:
+            raise RuntimeError(f"the output embedding ran {own.calls} times, expected once")
+
+    with ExitStack() as hooks:
+        for module in (head, *inner):
+            hooks.callback(module.register_forward_pre_hook(narrow).remove)
+        for module in inner:
+            hooks.callback(module.register_forward_hook(widen).remove)
+        yield at
 
 
 def target_logits(
