@@ -208,12 +208,18 @@ def test_a_command_line_that_does_not_parse(words: list[str]) -> None:
 # ---- the run folder --------------------------------------------------------------------------
 
 
-@pytest.fixture
-def finished(pristine: Path, tmp_path: Path, profile: str) -> Path:
-    out = tmp_path / "run"
+@pytest.fixture(scope="module")
+def untouched(pristine: Path, profile: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("untouched") / "run"
     code, _, stderr = call("run", pristine, "--profile", profile, "--out", out)
     assert code == 0, stderr
     return out
+
+
+@pytest.fixture
+def finished(untouched: Path, tmp_path: Path) -> Path:
+    """A run that a test may damage or go on with."""
+    return Path(shutil.copytree(untouched, tmp_path / "run"))
 
 
 def tables_of(run: Path) -> dict[str, bytes]:
