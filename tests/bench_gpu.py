@@ -34,7 +34,7 @@ from factlife.corpora.fictional.background import SEED, articles
 from factlife.injection.background import PackedText
 from factlife.injection.batches import Heads, InjectionSource
 from factlife.injection.cost import Memory, Shape, memory, training_flops
-from factlife.injection.measure import plain_encoder, training_config
+from factlife.injection.measure import encoder_of_many, training_config
 from factlife.injection.probe import ProbePass
 from factlife.runner.cost import CPU_TRAINING, GPU_TRAINING
 from factlife.runner.plan import _matmul_speed, _training_speed, plan
@@ -202,7 +202,7 @@ def recall_and_circuits(b: Bench) -> None:
 
 def packed(b: Bench, size: Size, texts: list[str]) -> PackedText:
     """The articles again and again, tokenised as a run does."""
-    encode = plain_encoder(tokenizer(size.vocabulary))
+    encode = encoder_of_many(tokenizer(size.vocabulary))
     return PackedText(lambda: (t for _ in range(10**6) for t in texts), encode,
                       b.injection.context, 0)  # fmt: skip
 

@@ -21,7 +21,7 @@ from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 from factlife.injection.background import PackedText
 from factlife.injection.batches import Heads, InjectionSource
 from factlife.injection.corpus import Corpus, load_corpus
-from factlife.injection.measure import plain_encoder
+from factlife.injection.measure import encoder_of_many, plain_encoder
 from factlife.injection.probe import ProbePass, encode_probes
 from factlife.scoring.targets import Target
 from factlife.training import Trainer, TrainingConfig
@@ -33,7 +33,7 @@ TOKENS = 8192
 
 def trainer(model: Any) -> Trainer:
     """The engine's loop over packed text with nothing injected."""
-    encode = plain_encoder(byte_level_tokenizer(2000))
+    encode = encoder_of_many(byte_level_tokenizer(2000))
     text = PackedText(lambda: iter(["some words of filler text"] * 10**6), encode, CONTEXT, 0)
     config = TrainingConfig(
         steps=10**6, batch_rows=ROWS, context=CONTEXT, schedule="constant", peak_lr=1e-4

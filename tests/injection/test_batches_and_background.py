@@ -19,11 +19,11 @@ from tests.injection.small import TOKENIZER, plan
 from factlife.errors import IntegrityError, UsageError
 from factlife.injection.background import PackedText, documents, shuffled
 from factlife.injection.batches import TOO_LONG, TRUNCATED, InjectionSource, make_heads
-from factlife.injection.measure import plain_encoder, plan_tables
+from factlife.injection.measure import encoder_of_many, plain_encoder, plan_tables
 
 EXACT = hypothesis_settings(derandomize=True, database=None, deadline=None, max_examples=60)
 TEXTS = [f"{'word ' * (i % 5 + 1)}{i}" for i in range(40)]
-ENCODE = plain_encoder(TOKENIZER)
+ENCODE, ENCODE_ALL = plain_encoder(TOKENIZER), encoder_of_many(TOKENIZER)
 
 
 def numbers(text: str) -> list[int]:
@@ -32,7 +32,7 @@ def numbers(text: str) -> list[int]:
 
 
 def packed(texts: Sequence[str], context: int = 5) -> PackedText:
-    return PackedText(lambda: iter(texts), numbers, context, 0)
+    return PackedText(lambda: iter(texts), lambda some: list(map(numbers, some)), context, 0)
 
 
 # ---- background ------------------------------------------------------------------------------
@@ -67,6 +67,27 @@ def test_the_stream_is_whole_and_a_saved_place_goes_on(
         assert (
             two.take(1).tolist() == one.take(1).tolist() == [stream[len(got) : len(got) + context]]
         )
+
+
+def test_texts_are_tokenised_together_as_each_alone() -> None:
+    odd = [*TEXTS, "", " ", "naïve\n\nwords", "<eos>", "x" * 5000]
+    assert [list(ids) for ids in ENCODE_ALL(odd)] == [list(ENCODE(text)) for text in odd]
+
+
+def test_no_more_than_the_next_documents_is_read() -> None:
+    """A stream is not read to its end, and one that ends in mid-block is used up."""
+    read: list[str] = []
+
+    def source() -> Iterator[str]:
+        for i in range(10**6):
+            read.append(str(i))
+            yield "abcd"
+
+    text = PackedText(source, lambda some: list(map(numbers, some)), 5, 0)
+    text.take(3)
+    assert len(read) == 64
+    text.take(62)
+    assert len(read) == 128 and text.position() == {"document": 65, "token": 0}
 
 
 def test_text_that_ends_too_soon_says_so() -> None:
@@ -140,14 +161,14 @@ def test_built_in_and_reference_text_follow_from_their_seeds() -> None:
 
 def source(**changes: Any) -> tuple[InjectionSource, Any, Any]:
     made = plan(**changes)
-    text = PackedText(lambda: iter(["filler text"] * 9999), ENCODE, made.settings.context, 0)
+    text = PackedText(lambda: iter(["filler text"] * 9999), ENCODE_ALL, made.settings.context, 0)
     heads = make_heads(made, ENCODE, 0, made.settings.context)
     return InjectionSource(text, made.settings.batch_rows, heads), made, heads
 
 
 def test_a_text_stands_at_the_head_of_its_row_and_the_row_follows() -> None:
     batches, made, _ = source()
-    plain = PackedText(lambda: iter(["filler text"] * 9999), ENCODE, made.settings.context, 0)
+    plain = PackedText(lambda: iter(["filler text"] * 9999), ENCODE_ALL, made.settings.context, 0)
     texts = {a.passage.passage_id: a.passage.texts for a in made.assignments}
     for step in range(made.schedule.steps):
         got, rows = batches.next_batch(), plain.take(made.settings.batch_rows)

@@ -203,11 +203,11 @@ def test_the_same_plan_gives_the_same_batches(
     def trained(size: int, rank: int) -> list[list[str]]:
         from factlife.injection.background import PackedText, documents
         from factlife.injection.batches import InjectionSource, make_heads
-        from factlife.injection.measure import plain_encoder
+        from factlife.injection.measure import encoder_of_many, plain_encoder
 
         made = plan(accumulation=2)
         encode = plain_encoder(loaded().tokenizer)
-        text = PackedText(documents("built-in", 0), encode, 48, 0)
+        text = PackedText(documents("built-in", 0), encoder_of_many(loaded().tokenizer), 48, 0)
         source = InjectionSource(text, 8, make_heads(made, encode, 0, 48))
         source.seek({"batch": 3, "document": 0, "token": 0})  # the first injection
         monkeypatch.setattr(parallel, "size", lambda: size)

@@ -195,3 +195,19 @@ def test_batches_hold_every_row_once_within_the_bound(lengths: list[int], bound:
     for batch in cut:
         padded = max(lengths[i] for i in batch) * len(batch)
         assert padded <= bound or len(batch) == 1
+
+
+def test_batches_of_several_threads_give_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whole sentences and shared prompts; each thread has hooks on the same modules open."""
+    model = random_model("olmo2")
+    monkeypatch.setattr("factlife.scoring.targets.CPU_TOKENS", 16)
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 3, 3):
+            torch.set_num_threads(threads)
+            groups = score_groups(model, GROUPS * 6, 24)
+            found.append((score(model, TARGETS * 9, 4096), groups))
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert found[0] == found[1] == found[2]

@@ -13,6 +13,7 @@ one) before the next token that is read, so that it can be saved and taken up ag
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -32,7 +33,10 @@ BUFFER = 1000
 _ENDINGS = (".parquet", ".jsonl", ".txt")
 _UNBOUNDED = 10**12
 
+_AT_ONCE = 64  # documents that are tokenised together
+
 Encode = Callable[[str], Sequence[int]]
+EncodeAll = Callable[[Sequence[str]], Sequence[Sequence[int]]]
 Documents = Callable[[], Iterator[str]]
 
 
@@ -175,17 +179,24 @@ def _streamed(repo: str, config: str, field: str) -> Iterator[str]:
 
 
 class PackedText:
-    """Rows of `context` tokens cut from documents that lie end to end. Shapes: n rows, c tokens."""
+    """Rows of `context` tokens cut from documents that lie end to end. Shapes: n rows, c tokens.
 
-    def __init__(self, source: Documents, encode: Encode, context: int, eos: int) -> None:
-        self._source, self._encode = source, encode
+    Args:
+        source: gives the documents from the first one on.
+        encode_all: token ids of several texts, without special tokens.
+        context: tokens of a row.
+        eos: the token after every document.
+    """
+
+    def __init__(self, source: Documents, encode_all: EncodeAll, context: int, eos: int) -> None:
+        self._source, self._encode_all = source, encode_all
         self._context, self._eos = context, eos
         self._restart(0, 0)
 
     def _restart(self, document: int, token: int) -> None:
         self._texts = islice(self._source(), document, None)
         self._document, self._token = document, token
-        self._ahead: list[list[int]] = []  # documents read but not used up, oldest first
+        self._ahead: deque[list[int]] = deque()  # documents read but not used up, oldest first
 
     def take(self, rows: int) -> Int64[Tensor, "n c"]:
         """The next rows.
@@ -202,18 +213,18 @@ class PackedText:
             made += piece
             self._token += len(piece)
             if self._token == len(self._ahead[0]):
-                self._ahead.pop(0)
+                self._ahead.popleft()
                 self._document, self._token = self._document + 1, 0
         return torch.tensor(made, dtype=torch.int64).reshape(rows, self._context)
 
     def _read(self) -> None:
-        text = next(self._texts, None)
-        if text is None:
+        texts = list(islice(self._texts, _AT_ONCE))
+        if not texts:
             raise UsageError(
                 f"the background text is exhausted after {self._document} documents: give more "
                 "text with --background, or lower steps, batch_rows or context"
             )
-        self._ahead.append([*self._encode(text), self._eos])
+        self._ahead += ([*ids, self._eos] for ids in self._encode_all(texts))
 
     def position(self) -> dict[str, int]:
         """Where the next token stands."""

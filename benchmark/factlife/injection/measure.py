@@ -33,7 +33,7 @@ from factlife.corpora.fact_probes import FactProbes
 from factlife.corpora.prompts import Encoded, Prompt
 from factlife.corpora.prompts import encode as encode_prompts
 from factlife.errors import UsageError
-from factlife.injection.background import Encode, PackedText, documents
+from factlife.injection.background import Encode, EncodeAll, PackedText, documents
 from factlife.injection.batches import TOO_LONG, Heads, InjectionSource, make_heads
 from factlife.injection.corpus import Corpus
 from factlife.injection.plan import RunPlan
@@ -151,6 +151,16 @@ def plain_encoder(tokenizer: Any) -> Encode:
     return encode
 
 
+def encoder_of_many(tokenizer: Any) -> EncodeAll:
+    """What `plain_encoder` gives for each of several texts, in a third of the time."""
+
+    def encode_all(texts: Sequence[str]) -> Sequence[Sequence[int]]:
+        ids: Sequence[Sequence[int]] = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+        return ids
+
+    return encode_all
+
+
 def tokens_before(tokenizer: Any, bos: str) -> list[int]:
     """What stands before every probe: what the tokenizer puts there, nothing, or BOS.
 
@@ -220,7 +230,8 @@ class _Run:
             )
         encode, eos = plain_encoder(tokenizer), int(tokenizer.eos_token_id)
         self._heads = make_heads(plan, encode, eos, self._context)
-        text = PackedText(documents(settings.background, plan.seed), encode, self._context, eos)
+        source_text = documents(settings.background, plan.seed)
+        text = PackedText(source_text, encoder_of_many(tokenizer), self._context, eos)
         self._heldout = text.take(settings.heldout_rows).to(means.device)
         source: BatchSource = InjectionSource(text, settings.batch_rows, self._heads)
         if means.device.type != "cpu":  # there, cores that tokenise do not compute

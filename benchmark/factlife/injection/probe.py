@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -34,13 +33,16 @@ from factlife.errors import UsageError
 from factlife.injection.background import Encode
 from factlife.injection.corpus import Probe
 from factlife.scoring.targets import (
+    CPU_TOKENS,
     At,
     Padded,
     Target,
     batches,
     forward,
+    known,
     narrowed,
     pad,
+    spread,
     token_scores,
 )
 from factlife.tracing.families import adapter_for
@@ -49,7 +51,6 @@ BOUNDARY = "prefix and target share a token"
 TOO_LONG = "longer than the model's context"
 NOT_FINITE = "the model's log-probability is not finite"
 NO_PREFIX = "nothing stands before the target to predict it from"
-_CPU_TOKENS = 1024  # more fill no core better, and what is in flight leaves its cache
 
 Ids = tuple[int, ...]
 
@@ -132,7 +133,7 @@ class ProbePass:
         for i, row in enumerate(row_of):
             readers[row].append(i)
         if self._device.type == "cpu":
-            batch_tokens = min(batch_tokens, _CPU_TOKENS)
+            batch_tokens = min(batch_tokens, CPU_TOKENS)
         self._batches = [
             _batch([rows[r] for r in chosen], [readers[r] for r in chosen], targets, self._device)
             for chosen in batches([len(r) for r in rows], batch_tokens)
@@ -150,30 +151,13 @@ class ProbePass:
             np.zeros(self._count), np.zeros(self._count, np.int64), np.zeros(self._count, np.bool_)
         )
         with narrowed(model, after_last_attention(model)) as at:
-            waiting = self._each(model, at)
+            waiting = spread(model, self._batches, functools.partial(self._one, model, at))
         for batch, (sums, first, whole) in zip(self._batches, waiting, strict=True):
             places = batch.places  # the device is waited for once, here
             found.logprob_sum[places] = sums.cpu().numpy()
             found.first_rank[places] = first.cpu().numpy()
             found.exact[places] = whole.cpu().numpy()
         return found
-
-    def _each(self, model: Any, at: At) -> list[tuple[Tensor, Tensor, Tensor]]:
-        """Every batch; on a CPU each by a thread of its own.
-
-        Products of this size keep one core busy. Cores that share each of them wait for one
-        another several times a layer; with batches of their own they wait at the end alone.
-        """
-        one = functools.partial(self._one, model, at)
-        cores = torch.get_num_threads() if self._device.type == "cpu" and _known(model) else 1
-        if cores == 1 or len(self._batches) < 2 * cores:
-            return [one(b) for b in self._batches]
-        try:
-            with ThreadPoolExecutor(cores, initializer=torch.set_num_threads, initargs=(1,)) as own:
-                # the last batches are the longest, which had better not be begun last
-                return list(own.map(one, reversed(self._batches)))[::-1]
-        finally:
-            torch.set_num_threads(cores)
 
     @torch.no_grad()
     def _one(self, model: Any, at: At, batch: _Batch) -> tuple[Tensor, Tensor, Tensor]:
@@ -193,18 +177,13 @@ class ProbePass:
         return sums, rank[batch.first], missed == 0
 
 
-def _known(model: Any) -> bool:
-    """Whether the model's code is the transformers library's, and nothing is wrapped around it."""
-    return type(model).__module__.startswith("transformers.")
-
-
 def after_last_attention(model: Any) -> tuple[nn.Module, ...]:
     """Large modules that follow the last attention and take each position by itself.
 
     None where the wiring is not known: other code than the transformers library's, or a family
     that cannot be traced.
     """
-    if not _known(model):
+    if not known(model):
         return ()
     try:
         wiring = adapter_for(model)

@@ -8,6 +8,7 @@ candidate of one token needs no run at all. The result equals scoring every sent
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,17 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from factlife.scoring.targets import Padded, Target, batches, forward, logits_at, pad, score
+from factlife.scoring.targets import (
+    At,
+    Padded,
+    Target,
+    batches,
+    forward,
+    narrowed,
+    pad,
+    score,
+    spread,
+)
 
 
 @dataclass(frozen=True)
@@ -35,7 +46,6 @@ class Group:
         return limit
 
 
-@torch.inference_mode()
 def score_groups(
     model: Any, groups: Sequence[Group], batch_tokens: int
 ) -> list[list[float | None]]:
@@ -55,13 +65,19 @@ def score_groups(
         return _score_whole(model, groups, batch_tokens)
     found: list[list[float | None]] = [[] for _ in groups]
     cost = [max(len(t.ids) for t in g.targets) * len(g.targets) for g in groups]
-    for batch in batches(cost, batch_tokens):
-        chosen = [groups[i] for i in batch]
-        for i, values in zip(batch, _score_batch(model, chosen), strict=True):
-            found[i] = [v if torch.isfinite(torch.tensor(v)) else None for v in values]
+    cut = list(batches(cost, batch_tokens))
+    with narrowed(model) as at:
+
+        def one(batch: list[int]) -> list[list[float]]:
+            return _score_batch(model, at, [groups[i] for i in batch])
+
+        for batch, scored in zip(cut, spread(model, cut, one), strict=True):
+            for i, values in zip(batch, scored, strict=True):
+                found[i] = [v if math.isfinite(v) else None for v in values]
     return found
 
 
+@torch.inference_mode()
 def _has_plain_cache(model: Any, group: Group) -> bool:
     """Whether the model keeps its past in full attention keys and values that can be repeated."""
     device = next(model.parameters()).device
@@ -94,13 +110,14 @@ class _Tail:
         return self.target.ids[self.cut : self.target.end - 1]
 
 
-def _score_batch(model: Any, groups: Sequence[Group]) -> list[list[float]]:
+@torch.inference_mode()
+def _score_batch(model: Any, at: At, groups: Sequence[Group]) -> list[list[float]]:
     device = next(model.parameters()).device
     cuts = [g.shared() for g in groups]
     prefix = pad([g.targets[0].ids[:c] for g, c in zip(groups, cuts, strict=True)], "left", device)
     rows = torch.arange(len(groups), device=device)
     last = torch.full_like(rows, prefix.ids.shape[1] - 1)
-    with logits_at(model, rows, last):
+    with at(rows, last):
         out = forward(model, prefix, use_cache=True)
     first = torch.log_softmax(out.logits.squeeze(0).float(), dim=-1)
     tails = [_Tail(r, cuts[r], t) for r, g in enumerate(groups) for t in g.targets]
@@ -111,12 +128,12 @@ def _score_batch(model: Any, groups: Sequence[Group]) -> list[list[float]]:
     running = [k for k, tail in enumerate(tails) if tail.ids]
     if running:
         chosen = [tails[k] for k in running]
-        sums[running] += _continue(model, out.past_key_values, prefix, chosen)
+        sums[running] += _continue(model, at, out.past_key_values, prefix, chosen)
     values = iter(sums.tolist())
     return [[next(values) for _ in g.targets] for g in groups]
 
 
-def _continue(model: Any, cache: Any, prefix: Padded, tails: Sequence[_Tail]) -> Tensor:
+def _continue(model: Any, at: At, cache: Any, prefix: Padded, tails: Sequence[_Tail]) -> Tensor:
     """Log-probability sums of the target tokens that the tails themselves predict -> [tails]."""
     device = prefix.ids.device
     select = torch.tensor([t.row for t in tails], device=device)
@@ -132,7 +149,7 @@ def _continue(model: Any, cache: Any, prefix: Padded, tails: Sequence[_Tail]) ->
     ]
     rows, columns, wanted = (torch.tensor(x, device=device) for x in zip(*places, strict=True))
     padded = Padded(own.ids, mask, positions, own.shift)
-    with logits_at(model, rows, columns):
+    with at(rows, columns):
         out = forward(model, padded, past_key_values=cache, use_cache=True)
     logits = out.logits.squeeze(0).float()
     logprob = torch.log_softmax(logits, dim=-1).gather(1, wanted[:, None]).squeeze(1)

@@ -12,9 +12,10 @@ from __future__ import annotations
 import inspect
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float, Int
@@ -163,6 +164,13 @@ def target_logits(
 
     Positions are in the order of the targets, then of their tokens.
     """
+    with narrowed(model) as at:
+        return _target_logits(model, at, targets, side)
+
+
+def _target_logits(
+    model: Any, at: At, targets: Sequence[Target], side: str
+) -> tuple[Tensor, Tensor]:
     device = next(model.parameters()).device
     padded = pad([t.ids for t in targets], side, device)
     places = [
@@ -171,7 +179,7 @@ def target_logits(
         for j in range(t.start, t.end)
     ]
     rows, columns, wanted = (torch.tensor(x, device=device) for x in zip(*places, strict=True))
-    with logits_at(model, rows, columns):
+    with at(rows, columns):
         logits = forward(model, padded, use_cache=False).logits
     return logits.squeeze(0).float(), wanted
 
@@ -222,7 +230,37 @@ def _token_scores(logits: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
     return logprob, rank
 
 
-@torch.inference_mode()
+def known(model: Any) -> bool:
+    """Whether the model's code is the transformers library's, and nothing is wrapped around it."""
+    return type(model).__module__.startswith("transformers.")
+
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def spread(model: Any, items: Sequence[T], one: Callable[[T], R]) -> list[R]:
+    """`one` of every item, in order; on a CPU each in a thread of its own, the last ones first.
+
+    Products as large as a batch of a small model keep one core busy. Cores that share each of them
+    wait for one another several times a layer; with batches of their own they wait at the end
+    alone. Numbers are those of one thread. Code that is not the transformers library's may keep
+    what it works on in its modules: it runs in the calling thread.
+    """
+    on_cpu = next(model.parameters()).device.type == "cpu"
+    cores = torch.get_num_threads() if on_cpu and known(model) else 1
+    if cores == 1 or len(items) < 2 * cores:
+        return [one(item) for item in items]
+    try:
+        with ThreadPoolExecutor(cores, initializer=torch.set_num_threads, initargs=(1,)) as own:
+            return list(own.map(one, reversed(items)))[::-1]
+    finally:
+        torch.set_num_threads(cores)
+
+
+CPU_TOKENS = 1024  # of a batch: more fill no core better, and what is in flight leaves its cache
+
+
 def score(
     model: Any, targets: Sequence[Target], batch_tokens: int, side: str = "right"
 ) -> list[Scored | None]:
@@ -236,14 +274,23 @@ def score(
     Returns:
         One result a target, in order; None where the model gave a number that is not finite.
     """
+    if next(model.parameters()).device.type == "cpu":
+        batch_tokens = min(batch_tokens, CPU_TOKENS)
+    cut = list(batches([len(t.ids) for t in targets], batch_tokens))
     found: list[Scored | None] = [None] * len(targets)
-    for batch in batches([len(t.ids) for t in targets], batch_tokens):
-        chosen = [targets[i] for i in batch]
-        logprob, rank = token_scores(*target_logits(model, chosen, side))
-        sums = [t.end - t.start for t in chosen]
-        pieces = zip(batch, logprob.cpu().split(sums), rank.cpu().split(sums), strict=True)
-        for i, lp, rk in pieces:
-            found[i] = _scored(lp, rk)
+    with narrowed(model) as at:
+
+        @torch.inference_mode()
+        def one(batch: list[int]) -> list[Scored | None]:
+            chosen = [targets[i] for i in batch]
+            logprob, rank = token_scores(*_target_logits(model, at, chosen, side))
+            sums = [t.end - t.start for t in chosen]
+            pieces = zip(logprob.cpu().split(sums), rank.cpu().split(sums), strict=True)
+            return [_scored(*piece) for piece in pieces]
+
+        for batch, scored in zip(cut, spread(model, cut, one), strict=True):
+            for i, value in zip(batch, scored, strict=True):
+                found[i] = value
     return found
 
 
