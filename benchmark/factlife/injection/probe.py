@@ -153,7 +153,8 @@ class ProbePass:
         with narrowed(model, after_last_attention(model)) as at:
             waiting = spread(model, self._batches, functools.partial(self._one, model, at))
         for batch, (sums, first, whole) in zip(self._batches, waiting, strict=True):
-            places = batch.places  # the device is waited for once, here
+            places = batch.places
+            # the device is waited for here, when all batches are under way
             found.logprob_sum[places] = sums.cpu().numpy()
             found.first_rank[places] = first.cpu().numpy()
             found.exact[places] = whole.cpu().numpy()
@@ -180,7 +181,7 @@ class ProbePass:
 def after_last_attention(model: Any) -> tuple[nn.Module, ...]:
     """Large modules that follow the last attention and take each position by itself.
 
-    None where the wiring is not known: other code than the transformers library's, or a family
+    Empty where the wiring is not known: other code than the transformers library's, or a family
     that cannot be traced.
     """
     if not known(model):

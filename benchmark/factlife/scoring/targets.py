@@ -117,6 +117,9 @@ def narrowed(model: Any, inner: Sequence[nn.Module] = ()) -> Iterator[At]:
         inner: modules of the last block that take each position of [R, S, D] by itself, after its
             attention. They run on the chosen positions too and write 0 elsewhere, where nothing is
             read any more.
+
+    Raises:
+        RuntimeError: as `logits_at`, when a forward is over.
     """
     head = model.get_output_embeddings()
     own = threading.local()  # of the forward that this thread has open
@@ -126,7 +129,8 @@ def narrowed(model: Any, inner: Sequence[nn.Module] = ()) -> Iterator[At]:
             return None
         hidden = args[0]
         if hidden.dim() != 3:
-            raise RuntimeError(f"expected [R, S, D], {type(module)} got {tuple(hidden.shape)}")
+            name = type(module).__name__
+            raise RuntimeError(f"{name} got {tuple(hidden.shape)}, expected [R, S, D]")
         own.shape = hidden.shape[:2]
         own.calls += module is head
         return (hidden[own.chosen].unsqueeze(0), *args[1:])
